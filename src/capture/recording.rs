@@ -1,0 +1,135 @@
+//! What one measured run gave: its outcome, its accounting, and the proof of its completeness.
+
+use crate::error::Exit;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the measured root process ended. Written by the driver, from waitid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Exit status, when it exited.
+    pub exit_code: Option<i32>,
+    /// Signal number, when it was killed.
+    pub signal: Option<i32>,
+    /// Milliseconds from spawn to the last process's end.
+    pub elapsed_ms: u64,
+    /// The driver killed the tree because the time limit was reached.
+    #[serde(default)]
+    pub timed_out: bool,
+    /// The driver killed the tree because it was itself told to stop.
+    #[serde(default)]
+    pub interrupted: bool,
+}
+
+impl Outcome {
+    /// Exit status 0.
+    #[must_use]
+    pub fn success(&self) -> bool {
+        self.exit_code == Some(0)
+    }
+}
+
+/// Records emitted and dropped by one hook, counted in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCount {
+    /// Records committed to the ring.
+    pub emitted: u64,
+    /// Records that could not be reserved.
+    pub dropped: u64,
+}
+
+/// Sends that gave no IP peer, per syscall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkCounts {
+    /// sendto without a recoverable peer.
+    pub sendto_no_peer: u64,
+    /// sendmsg without a recoverable peer.
+    pub sendmsg_no_peer: u64,
+    /// sendto to a family other than IP.
+    pub sendto_non_ip: u64,
+    /// sendmsg to a family other than IP.
+    pub sendmsg_non_ip: u64,
+}
+
+/// One invariant of completeness: what was expected, what was seen, and who saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Invariant {
+    /// Stable name, e.g. `emitted_equals_read`.
+    pub name: String,
+    /// Whether it held.
+    pub held: bool,
+    /// What was expected, in words or figures.
+    pub expected: String,
+    /// What was seen.
+    pub seen: String,
+    /// Who saw it: `kernel counter`, `consumer`, `cgroup.events`, ...
+    pub witness: String,
+}
+
+/// `capture_proof.json` (`assay.gates.capture_proof.v0`): why this recording may be called complete, or why not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CaptureProof {
+    /// `assay.gates.capture_proof.v0`.
+    pub schema: String,
+    /// The run.
+    pub run_id: String,
+    /// True only when every invariant held and nothing escaped.
+    pub complete: bool,
+    /// Named reasons why it is not complete; empty when it is.
+    pub reasons: Vec<String>,
+    /// Every invariant checked.
+    pub invariants: Vec<Invariant>,
+    /// What this capture cannot see, in fixed words.
+    pub blind_spots: Vec<String>,
+    /// Kernel release, BTF digest, object digest, program tags, attach results.
+    pub environment: BTreeMap<String, String>,
+    /// Who decided on tool calls: `corroborated` (the proxy was ours, proved by its exec), `self_reported`, or absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_origin: Option<String>,
+}
+
+/// The time during which one tool call had a cgroup of its own. Written by the driver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallWindow {
+    /// The call.
+    pub tool_call_id: String,
+    /// The tool.
+    pub tool: String,
+    /// The call's own cgroup.
+    pub cgroup_id: u64,
+    /// Set when another call to the same server overlapped: then no effect is attributed.
+    pub ambiguous: bool,
+}
+
+/// Everything about a run but its effects.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The run.
+    pub run_id: String,
+    /// How the root process ended.
+    pub outcome: Outcome,
+    /// The session's cgroup id; `None` when it could not be established.
+    pub session_cgroup_id: Option<u64>,
+    /// `clean` only when the tree stayed in its cgroup and the window was closed properly.
+    pub cgroup_clean: bool,
+    /// Records that the ring refused, in total.
+    pub ringbuf_drops: u64,
+    /// Records whose size was not what was expected.
+    pub size_mismatches: u64,
+    /// Per hook: `openat`, `openat2`, `connect`, `sendto`, `sendmsg`, and all others.
+    pub hooks: BTreeMap<String, HookCount>,
+    /// Sends without an IP peer.
+    pub network: NetworkCounts,
+    /// Windows of tool calls, in order.
+    pub calls: Vec<CallWindow>,
+    /// Why the recording may be called complete.
+    pub proof: CaptureProof,
+}
+
+impl Summary {
+    /// The exit code that this recording alone asks for.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.proof.complete { Exit::Passed } else { Exit::CaptureIncomplete }
+    }
+}

@@ -1,0 +1,221 @@
+//! Every expected failure: its code, its exit code, and how it reads.
+//!
+//! An [`Error`] says what was expected and found, where, and what to do. Its [`Code`] decides the exit
+//! code in one exhaustive match, and names the runbook page that `assay-gates explain` prints.
+
+use std::fmt;
+use std::path::Path;
+
+/// Exit codes of the command: a published contract.
+///
+/// Where several outcomes apply to one invocation, [`Exit::worst`] picks by this precedence, highest first:
+/// `EvidenceInvalid` (14), `CaptureIncomplete` (12), `AcceptanceFailed` (10), `RunsDisagree` (11),
+/// `Infrastructure` (13); then `CannotMeasure` (40), `ToolFailed` (1), `Usage` (2), `NothingSelected` (3), `Passed` (0).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// 0: every selected gate passed and its runs agree.
+    Passed,
+    /// 1: the tool itself failed.
+    ToolFailed,
+    /// 2: usage, or a definition that doesn't validate.
+    Usage,
+    /// 3: nothing selected.
+    NothingSelected,
+    /// 10: a gate's acceptance failed.
+    AcceptanceFailed,
+    /// 11: runs disagree.
+    RunsDisagree,
+    /// 12: capture incomplete, or a scenario inconclusive.
+    CaptureIncomplete,
+    /// 13: infrastructure: cancelled, timed out, runner lost, upload failed.
+    Infrastructure,
+    /// 14: evidence invalid: digest, schema or structure.
+    EvidenceInvalid,
+    /// 40: this host can't measure.
+    CannotMeasure,
+}
+
+impl Exit {
+    /// All codes, worst first: the documented precedence.
+    pub const BY_PRECEDENCE: [Exit; 10] = [
+        Exit::EvidenceInvalid,
+        Exit::CaptureIncomplete,
+        Exit::AcceptanceFailed,
+        Exit::RunsDisagree,
+        Exit::Infrastructure,
+        Exit::CannotMeasure,
+        Exit::ToolFailed,
+        Exit::Usage,
+        Exit::NothingSelected,
+        Exit::Passed,
+    ];
+
+    /// The process exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Passed => 0,
+            Exit::ToolFailed => 1,
+            Exit::Usage => 2,
+            Exit::NothingSelected => 3,
+            Exit::AcceptanceFailed => 10,
+            Exit::RunsDisagree => 11,
+            Exit::CaptureIncomplete => 12,
+            Exit::Infrastructure => 13,
+            Exit::EvidenceInvalid => 14,
+            Exit::CannotMeasure => 40,
+        }
+    }
+
+    /// The one that wins when all of `outcomes` apply; `Passed` when there are none.
+    pub fn worst(outcomes: impl IntoIterator<Item = Exit>) -> Exit {
+        let found: Vec<Exit> = outcomes.into_iter().collect();
+        Self::BY_PRECEDENCE.into_iter().find(|exit| found.contains(exit)).unwrap_or(Exit::Passed)
+    }
+}
+
+/// Declares [`Code`]: variant, number, exit code, title.
+macro_rules! codes {
+    ($($variant:ident = $number:literal, $exit:ident, $title:literal;)*) => {
+        /// What failed. Numbers are stable; `assay-gates explain AG###` prints the page of each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)*
+        }
+        impl Code {
+            /// Every code, in the order of its number.
+            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
+            /// The stable name, `AG###`.
+            #[must_use]
+            pub const fn name(self) -> &'static str { match self { $(Code::$variant => concat!("AG", $number),)* } }
+            /// One line that says what the code means.
+            #[must_use]
+            pub const fn title(self) -> &'static str { match self { $(Code::$variant => $title,)* } }
+            /// The exit code that this failure ends the process with.
+            #[must_use]
+            pub const fn exit(self) -> Exit { match self { $(Code::$variant => Exit::$exit,)* } }
+        }
+    };
+}
+
+// Ranges: 0xx tool, 1xx gate, 2xx host, 3xx capture, 4xx evidence, 5xx policy, 6xx judge, 7xx pack, 8xx github, 9xx triage.
+codes! {
+    Io = "001", ToolFailed, "a file or folder could not be read or written";
+    Internal = "002", ToolFailed, "the tool broke one of its own rules";
+    Usage = "003", Usage, "the command line does not fit";
+    NothingSelected = "004", NothingSelected, "nothing was selected";
+    Interrupted = "005", Infrastructure, "interrupted before the end";
+    DefinitionInvalid = "101", Usage, "a gate definition does not validate";
+    GateUnknown = "102", Usage, "no gate has that name";
+}
+
+/// An expected failure.
+///
+/// Reads as `message`, with its place in front and its hint apart; it never shows a Debug dump.
+#[derive(Debug, thiserror::Error)]
+pub struct Error {
+    code: Code,
+    message: String,
+    place: Option<String>,
+    hint: Option<String>,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What this crate's functions give back.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// A failure: `message` says what was expected and what was found, in a lowercase fragment.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), place: None, hint: None, source: None }
+    }
+
+    /// An I/O failure at `path`.
+    pub fn io(doing: &str, path: &Path, source: std::io::Error) -> Self {
+        Self::new(Code::Io, format!("{doing}: {source}")).at(path.display()).because(source)
+    }
+
+    /// Names the place: a file, `file:line:column`, or a member of an archive.
+    #[must_use]
+    pub fn at(mut self, place: impl fmt::Display) -> Self {
+        self.place = Some(place.to_string());
+        self
+    }
+
+    /// Says what to do, as a line to paste where there is one.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Keeps the underlying error for the chain.
+    #[must_use]
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// What failed.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The exit code.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.code.exit()
+    }
+
+    /// Where, if known.
+    #[must_use]
+    pub fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// What to do, if known.
+    #[must_use]
+    pub fn advice(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// The message without place and hint.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(f, "{place}: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn precedence_is_14_12_10_11_13() {
+        use Exit::*;
+        let all = [Infrastructure, RunsDisagree, AcceptanceFailed, CaptureIncomplete, EvidenceInvalid];
+        for (n, expected) in [(5, 14), (4, 12), (3, 10), (2, 11), (1, 13)] {
+            assert_eq!(Exit::worst(all[..n].iter().copied()).code(), expected);
+        }
+        assert_eq!(Exit::worst([]).code(), 0);
+        assert_eq!(Exit::worst([Passed, CannotMeasure]).code(), 40);
+    }
+
+    #[test]
+    fn code_names_are_unique_and_ordered() {
+        let names: Vec<&str> = Code::ALL.iter().map(|code| code.name()).collect();
+        assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
+    }
+}

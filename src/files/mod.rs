@@ -1,0 +1,11 @@
+//! Files and bytes, one way to do each: digest, canonical JSON, atomic write, containment.
+
+mod atomic;
+mod canonical;
+mod containment;
+mod digest;
+
+pub use atomic::{write_atomic, write_json};
+pub use canonical::{compact, pretty_sorted};
+pub use containment::{contains, normalise};
+pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};

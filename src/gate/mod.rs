@@ -1,0 +1,1 @@
+//! What a gate is: definition, validation, selection, plan.

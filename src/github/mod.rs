@@ -1,0 +1,1 @@
+//! The Actions results service (artifacts), REST through octocrab, dispatch.

@@ -1,0 +1,1 @@
+//! The machine: preflight, cleanup plan, cgroup, sandbox, measured process.

@@ -1,0 +1,1 @@
+//! Evidence to verdict: acceptance, determinism, scenario rows, claims.

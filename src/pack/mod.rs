@@ -1,0 +1,1 @@
+//! Verdicts to proof pack: manifest, checksums, zip; and verification.

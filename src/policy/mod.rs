@@ -1,0 +1,1 @@
+//! The MCP proxy that decides on tool calls and logs its decisions.

@@ -1,0 +1,1 @@
+//! A run, pack or log to a diagnosis.

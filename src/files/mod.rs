@@ -4,8 +4,10 @@ mod atomic;
 mod canonical;
 mod containment;
 mod digest;
+mod yaml;
 
 pub use atomic::{write_atomic, write_json};
 pub use canonical::{compact, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};
+pub use yaml::{nearest, parse_yaml};

@@ -1,1 +1,15 @@
 //! What a gate is: definition, validation, selection, plan.
+
+mod catalog;
+mod definition;
+mod plan;
+mod validate;
+
+pub use catalog::{Catalog, Entry};
+pub use definition::{
+    AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
+    ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,
+    ScenarioId, ScenarioRole, ScenarioVerdict,
+};
+pub use plan::{Plan, PlannedGate, Selection};
+pub use validate::parse;

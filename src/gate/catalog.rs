@@ -1,0 +1,160 @@
+//! All gates of a `gates/` folder.
+
+use super::{Definition, Group, Selection, parse};
+use crate::error::{Code, Error, Result};
+use crate::files::nearest;
+use std::path::{Path, PathBuf};
+
+/// A definition and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// What `gate.yaml` says.
+    pub definition: Definition,
+    /// The `gate.yaml`, absolute.
+    pub file: PathBuf,
+}
+
+impl Entry {
+    /// The folder of the fixture.
+    #[must_use]
+    pub fn fixture(&self) -> PathBuf {
+        let here = self.file.parent().unwrap_or(Path::new("/"));
+        let folder = match &self.definition.fixture {
+            Some(relative) => here.join(relative),
+            None => here.to_path_buf(),
+        };
+        crate::files::normalise(&folder).unwrap_or(folder)
+    }
+}
+
+/// All gates, in the order of `all`, the others after it by id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Catalog {
+    entries: Vec<Entry>,
+}
+
+impl Catalog {
+    /// Reads every `gate.yaml` at most two levels below `folder` (`gates/<id>/`, `gates/scenarios/<id>/`).
+    ///
+    /// # Errors
+    /// `DefinitionInvalid` for the first definition that doesn't validate or a name given twice; `Io`.
+    pub fn load(folder: &Path) -> Result<Self> {
+        let folder = folder.canonicalize().map_err(|error| {
+            Error::io("cannot find the folder of gate definitions", folder, error)
+                .hint("run it in a checkout that has gates/, or name one with --gates-dir")
+        })?;
+        let mut entries = Vec::new();
+        for child in subfolders(&folder)? {
+            let nested = if child.join("gate.yaml").is_file() { vec![child] } else { subfolders(&child)? };
+            for gate in nested {
+                let file = gate.join("gate.yaml");
+                if file.is_file() {
+                    let text = std::fs::read_to_string(&file)
+                        .map_err(|error| Error::io("cannot read", &file, error))?;
+                    entries.push(Entry { definition: parse(&text, file.display())?, file });
+                }
+            }
+        }
+        entries.sort_by(|a, b| {
+            let key =
+                |e: &Entry| (e.definition.group != Group::All, e.definition.order, e.definition.id.clone());
+            key(a).cmp(&key(b))
+        });
+        let catalog = Self { entries };
+        catalog.check_names()?;
+        Ok(catalog)
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let mut seen = std::collections::BTreeMap::new();
+        for entry in &self.entries {
+            for name in std::iter::once(&entry.definition.id).chain(&entry.definition.aliases) {
+                if name == "all" {
+                    return Err(Error::new(Code::DefinitionInvalid, "`all` can't name a gate")
+                        .at(entry.file.display()));
+                }
+                if let Some(other) = seen.insert(name.clone(), &entry.file) {
+                    return Err(Error::new(
+                        Code::DefinitionInvalid,
+                        format!("the name `{name}` is also taken by {}", other.display()),
+                    )
+                    .at(entry.file.display()));
+                }
+            }
+        }
+        for entry in &self.entries {
+            let baseline =
+                entry.definition.scenario.as_ref().and_then(|scenario| scenario.baseline.as_deref());
+            if let Some(baseline) = baseline {
+                self.get(baseline).map_err(|error| error.at(entry.file.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The gate of that id or alias.
+    ///
+    /// # Errors
+    /// `GateUnknown`, with the nearest name as the hint.
+    pub fn get(&self, name: &str) -> Result<&Entry> {
+        let names =
+            |entry: &Entry| entry.definition.id == name || entry.definition.aliases.iter().any(|a| a == name);
+        self.entries.iter().find(|entry| names(entry)).ok_or_else(|| {
+            let known: Vec<&str> = self.entries.iter().map(|entry| entry.definition.id.as_str()).collect();
+            let aliases =
+                self.entries.iter().flat_map(|entry| entry.definition.aliases.iter().map(String::as_str));
+            let error = Error::new(Code::GateUnknown, format!("there is no gate `{name}`"));
+            match nearest(name, known.iter().copied().chain(aliases)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error.hint(format!("the gates are: {}", known.join(", "))),
+            }
+        })
+    }
+
+    /// The gates that `names` select, each once, in the order of the catalog; `all` stands for the group of that name.
+    ///
+    /// # Errors
+    /// `GateUnknown`; `NothingSelected` when `names` is empty.
+    pub fn select(&self, names: &[String]) -> Result<Selection> {
+        let mut chosen = Vec::new();
+        for name in
+            names.iter().flat_map(|names| names.split(',')).map(str::trim).filter(|name| !name.is_empty())
+        {
+            if name == "all" {
+                chosen.extend(self.entries.iter().filter(|entry| entry.definition.group == Group::All));
+            } else {
+                chosen.push(self.get(name)?);
+            }
+        }
+        let requested: Vec<&str> = chosen.iter().map(|entry| entry.definition.id.as_str()).collect();
+        let entries: Vec<Entry> = self
+            .entries
+            .iter()
+            .filter(|entry| requested.contains(&entry.definition.id.as_str()))
+            .cloned()
+            .collect();
+        if entries.is_empty() {
+            return Err(Error::new(Code::NothingSelected, "no gate was selected")
+                .hint("assay-gates run --gate kernel-only, or --gates all"));
+        }
+        Selection::with_baselines(self, entries)
+    }
+}
+
+fn subfolders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))? {
+        let entry = entry.map_err(|error| Error::io("cannot list", folder, error))?;
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "node_modules" {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -108,6 +108,10 @@ codes! {
     Interrupted = "005", Infrastructure, "interrupted before the end";
     DefinitionInvalid = "101", Usage, "a gate definition does not validate";
     GateUnknown = "102", Usage, "no gate has that name";
+    HostFile = "270", Usage, "the host file is missing or does not validate";
+    NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
+    CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";
+    CleanupIncomplete = "273", Infrastructure, "something stayed after the cleanup";
 }
 
 /// An expected failure.

@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand, its arguments and the call it makes.
 
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod clean;
+
 use crate::error::Exit;
 use crate::error::Result;
 use crate::report;
@@ -20,7 +23,10 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    #[cfg(all(feature = "capture", target_os = "linux"))]
+    Clean(clean::Args),
+}
 
 /// Parses, calls, and maps the outcome to an exit code.
 #[must_use]
@@ -43,5 +49,8 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<Exit> {
-    match command {}
+    match command {
+        #[cfg(all(feature = "capture", target_os = "linux"))]
+        Command::Clean(args) => clean::run(&args),
+    }
 }

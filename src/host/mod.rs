@@ -1,1 +1,4 @@
 //! The machine: preflight, cleanup plan, cgroup, sandbox, measured process.
+
+pub mod cleanup;
+pub mod hostfile;

@@ -1,0 +1,236 @@
+//! What is on the machine that could be cleaned up.
+
+use super::plan::{Found, FoundCgroup, Inventory, Phase};
+use super::tree::Tree;
+use crate::error::{Error, Result};
+use crate::host::hostfile::HostFile;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel keeps what a run may leave behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// Mount point of cgroup v2, if there is one.
+    pub cgroup: Option<PathBuf>,
+    /// Named network namespaces.
+    pub netns: PathBuf,
+    /// The BPF file system.
+    pub pins: PathBuf,
+}
+
+impl Places {
+    /// The places of this machine.
+    #[must_use]
+    pub fn of_this_machine() -> Self {
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        Self {
+            cgroup: cgroup2_mount(&mounts),
+            netns: PathBuf::from("/run/netns"),
+            pins: PathBuf::from("/sys/fs/bpf"),
+        }
+    }
+}
+
+/// The mount point of cgroup v2 in the text of `/proc/self/mountinfo`.
+fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
+    mountinfo.lines().find_map(|line| {
+        let (place, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| place.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// Looks at everything that the host file and the phase concern.
+///
+/// # Errors
+/// `Io` for a root that exists and can't be listed, e.g. because a component of it is a symbolic link.
+pub fn survey(phase: Phase, host: &HostFile, places: &Places) -> Result<Inventory> {
+    let mut found = Inventory { job_is_live: job_is_live(&host.runner.root), ..Inventory::default() };
+    if let Some(cgroup) = &places.cgroup {
+        let own = own_cgroup(cgroup);
+        find_cgroups(cgroup, host, own.as_deref(), 0, &mut found.cgroups);
+    }
+    if let Some(netns) = open(&places.netns)? {
+        let names = names(&netns, &places.netns)?;
+        found.namespaces = names
+            .iter()
+            .filter(|name| host.is_ours(name.as_bytes()))
+            .map(|name| places.netns.join(name))
+            .collect();
+    }
+    found.pins = ours(&places.pins, host)?;
+    for folder in &host.scratch {
+        found.scratch.extend(ours(folder, host)?);
+    }
+    if phase == Phase::BeforeRun {
+        for folder in &host.proof_roots {
+            found.proof_roots.extend(entries(folder, |_, _| true)?);
+        }
+    }
+    work_folder(&host.work(), host, &mut found)?;
+    Ok(found)
+}
+
+/// The work folder: `_`-names are the runner's own, the others hold one workspace each.
+fn work_folder(work: &Path, host: &HostFile, found: &mut Inventory) -> Result<()> {
+    let Some(tree) = open(work)? else { return Ok(()) };
+    for name in names(&tree, work)? {
+        let below = PathBuf::from(&name);
+        if name == "_actions" {
+            found.actions.push(measured(&tree, work, below, &name));
+        } else if name == "_temp" {
+            foreign_temp(&tree, work, host, found)?;
+        } else if name.as_bytes().starts_with(b"_") {
+            // _tool, _PipelineMapping, _update: caches and records that the runner keeps between jobs.
+        } else if tree.is_folder(&name) {
+            workspaces_of(&tree, work, &name, found);
+        } else {
+            found.strays.push(measured(&tree, work, below, &name));
+        }
+    }
+    Ok(())
+}
+
+fn workspaces_of(tree: &Tree, work: &Path, name: &OsStr, found: &mut Inventory) {
+    let below = PathBuf::from(name);
+    // A folder that can't be entered (a mount) is planned as a whole; its removal then says why it stays.
+    let Ok(repository) = tree.below(&below) else {
+        found.strays.push(measured(tree, work, below, name));
+        return;
+    };
+    for workspace in repository.names().unwrap_or_default() {
+        let below = below.join(&workspace);
+        let inside = repository.is_folder(&workspace).then(|| repository.below(Path::new(&workspace)));
+        match inside {
+            Some(Ok(folder)) => {
+                let mut size = (0, 0);
+                for entry in folder.names().unwrap_or_default() {
+                    let measured = folder.measure(&entry);
+                    size = (size.0 + measured.entries, size.1 + measured.bytes);
+                }
+                if size.0 > 0 {
+                    let (entries, bytes) = size;
+                    found.workspaces.push(Found { root: work.to_path_buf(), below, entries, bytes });
+                }
+            }
+            Some(Err(_)) | None => found.strays.push(measured(&repository, work, below, &workspace)),
+        }
+    }
+}
+
+fn foreign_temp(tree: &Tree, work: &Path, host: &HostFile, found: &mut Inventory) -> Result<()> {
+    let user = nix::unistd::User::from_name(&host.runner.user).ok().flatten().map(|user| user.uid.as_raw());
+    let below = Path::new("_temp");
+    let Ok(temp) = tree.below(below) else { return Ok(()) };
+    for name in names(&temp, &work.join(below))? {
+        if user.is_some() && temp.owner(&name) != user {
+            found.foreign_temp.push(measured(&temp, work, below.join(&name), &name));
+        }
+    }
+    Ok(())
+}
+
+fn measured(tree: &Tree, root: &Path, below: PathBuf, name: &OsStr) -> Found {
+    let size = tree.measure(name);
+    Found { root: root.to_path_buf(), below, entries: size.entries, bytes: size.bytes }
+}
+
+fn ours(folder: &Path, host: &HostFile) -> Result<Vec<Found>> {
+    entries(folder, |_, name| host.is_ours(name.as_bytes()))
+}
+
+fn entries(folder: &Path, wanted: impl Fn(&Tree, &OsStr) -> bool) -> Result<Vec<Found>> {
+    let Some(tree) = open(folder)? else { return Ok(Vec::new()) };
+    let names = names(&tree, folder)?;
+    Ok(names
+        .iter()
+        .filter(|name| wanted(&tree, name))
+        .map(|name| measured(&tree, folder, PathBuf::from(name), name))
+        .collect())
+}
+
+fn names(tree: &Tree, path: &Path) -> Result<Vec<std::ffi::OsString>> {
+    tree.names().map_err(|error| Error::io("cannot list", path, error))
+}
+
+/// Opens a root; `None` when there is none.
+fn open(path: &Path) -> Result<Option<Tree>> {
+    match Tree::open(path) {
+        Ok(tree) => Ok(Some(tree)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(Error::io(
+            "a component of this root is a symbolic link, which is never followed",
+            path,
+            error,
+        )),
+        Err(error) => Err(Error::io("cannot open the root", path, error)),
+    }
+}
+
+/// A worker process of this runner, by the file that it executes.
+fn job_is_live(runner_root: &Path) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    processes.flatten().any(|process| {
+        std::fs::read_link(process.path().join("exe")).is_ok_and(|exe| {
+            exe.starts_with(runner_root) && exe.file_name() == Some(OsStr::new("Runner.Worker"))
+        })
+    })
+}
+
+/// Control groups of ours, outermost only. Units of the service manager and whatever holds this process are not leftovers.
+fn find_cgroups(
+    folder: &Path,
+    host: &HostFile,
+    own: Option<&Path>,
+    depth: usize,
+    found: &mut Vec<FoundCgroup>,
+) {
+    const DEEPEST: usize = 8;
+    let Ok(children) = std::fs::read_dir(folder) else { return };
+    let mut children: Vec<PathBuf> = children
+        .flatten()
+        .filter(|c| c.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|c| c.path())
+        .collect();
+    children.sort();
+    for child in children {
+        let name = child.file_name().unwrap_or_default().as_bytes();
+        let unit = [b".service".as_slice(), b".scope", b".slice"].iter().any(|suffix| name.ends_with(suffix));
+        let holds_us = own.is_some_and(|own| own.starts_with(&child));
+        if host.is_ours(name) && !unit && !holds_us {
+            found.push(FoundCgroup { processes: processes_in(&child), path: child });
+        } else if depth < DEEPEST {
+            find_cgroups(&child, host, own, depth + 1, found);
+        }
+    }
+}
+
+fn processes_in(cgroup: &Path) -> u64 {
+    let here =
+        std::fs::read_to_string(cgroup.join("cgroup.procs")).map_or(0, |text| text.lines().count() as u64);
+    let below = std::fs::read_dir(cgroup).into_iter().flatten().flatten();
+    here + below
+        .filter(|c| c.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|c| processes_in(&c.path()))
+        .sum::<u64>()
+}
+
+fn own_cgroup(mount: &Path) -> Option<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Some(mount.join(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroup2_is_found_wherever_it_is_mounted() {
+        let text = "25 1 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                    39 25 0:33 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_mount(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
+        assert_eq!(cgroup2_mount("25 1 0:21 / /sys/fs/cgroup rw - tmpfs cgroup2 rw\n"), None);
+    }
+}

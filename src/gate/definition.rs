@@ -27,6 +27,9 @@ pub struct Definition {
     pub order: u32,
     /// The name in `PASS: runner-spike <label> acceptance`.
     pub label: String,
+    /// Shown in parentheses after `acceptance`, where gates share a label; never after `three-run determinism`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
     /// Run id of every measured run of this gate.
     pub run_id: String,
     /// File name of the archive, `runner-*.tar.gz`.
@@ -302,9 +305,12 @@ pub struct Scenario {
     /// Gate that must pass first, in the same invocation on the same head.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<String>,
-    /// File of the work folder whose measured write makes the gap.
+    /// File of the work folder whose measured open makes the gap, or the effect that no call explains.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_path: Option<String>,
+    /// Access of that open: `read` or `write`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_access: Option<String>,
     /// Conditions under which there is no finding, in words.
     #[serde(default)]
     pub stop_conditions: Vec<String>,

@@ -112,6 +112,19 @@ codes! {
     NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
     CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";
     CleanupIncomplete = "273", Infrastructure, "something stayed after the cleanup";
+    PackRootInvalid = "701", EvidenceInvalid, "a proof root can't be packed";
+    PackOutExists = "702", Usage, "the place for a pack is taken";
+    PackTooLarge = "703", ToolFailed, "a pack holds more than its readers take";
+    PackChanged = "704", EvidenceInvalid, "a pack changed while it was read";
+    PackInvalid = "710", EvidenceInvalid, "a proof pack is not what it says";
+    AttestationInvalid = "720", EvidenceInvalid, "an attestation does not cover the pack";
+    AttestationUnsupported = "721", Usage, "this build can't check attestations";
+    ArtifactEnvironment = "801", Infrastructure, "the artifact service is not reachable from here";
+    ArtifactName = "802", Usage, "the artifact service takes no artifact of that name";
+    ArtifactExists = "803", Infrastructure, "an artifact of that name exists already";
+    ArtifactRefused = "804", Infrastructure, "the artifact service refused";
+    ArtifactGaveUp = "805", Infrastructure, "the artifact service did not answer as it must, several times";
+    ArtifactReadBack = "806", EvidenceInvalid, "the stored artifact is not the pack";
 }
 
 /// An expected failure.

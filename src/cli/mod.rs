@@ -2,6 +2,7 @@
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
+mod pack;
 
 use crate::error::Exit;
 use crate::error::Result;
@@ -24,6 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Pack(pack::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
 }
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Exit> {
     match command {
+        Command::Pack(args) => pack::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
     }

@@ -1,1 +1,23 @@
-//! Verdicts to proof pack: manifest, checksums, zip; and verification.
+//! Verdicts to proof pack: what outlives a run, and how anyone checks it.
+//!
+//! A pack is a folder (or its zip): `manifest.json`, `subject-checksums.txt`, `statement.intoto.json` and `payload/`.
+//! [`build()`] makes one of a proof root.
+
+mod build;
+pub mod claims;
+mod finding;
+mod git;
+pub mod manifest;
+mod names;
+mod provenance;
+mod root;
+mod source;
+mod statement;
+mod zip_reader;
+mod zip_writer;
+
+pub use build::{ProofPack, build, zip_folder};
+pub use finding::Finding;
+pub use manifest::Manifest;
+pub use provenance::{BuiltObject, LOCAL, Provenance};
+pub use source::Source;

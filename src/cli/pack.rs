@@ -1,0 +1,106 @@
+//! `assay-gates pack`: a proof root to a proof pack.
+
+use crate::error::{Exit, Result};
+use crate::pack::{self, Provenance};
+use crate::report;
+use clap::Args as ClapArgs;
+use std::path::PathBuf;
+
+/// Build the proof pack of a proof root.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  assay-gates pack --root proof --out assay-runner-proof-upload
+  assay-gates pack --root proof --out assay-runner-proof-upload --zip pack.zip --format json
+
+Gates that failed, were skipped or never ran are in the pack with that status.
+The same root gives the same bytes.")]
+pub struct Args {
+    /// Proof root, as `run --root` wrote it
+    #[arg(long, value_name = "DIR")]
+    root: PathBuf,
+    /// Folder to write; replaced when it holds an earlier pack
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Also write the pack as one zip file
+    #[arg(long, value_name = "FILE")]
+    zip: Option<PathBuf>,
+    /// Checkout whose git trees stand for the measuring code
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    repository: PathBuf,
+    /// What standard output carries
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum Format {
+    /// Lines for people
+    #[default]
+    Human,
+    /// One JSON object
+    Json,
+}
+
+/// `--format json` (`assay.gates.pack_result.v0`).
+#[derive(serde::Serialize)]
+struct Built<'a> {
+    schema: &'static str,
+    folder: String,
+    zip: Option<String>,
+    manifest_sha256: String,
+    files: usize,
+    bytes: u64,
+    gates: Vec<(&'a str, &'static str)>,
+    claim_earned: bool,
+    notes: &'a [String],
+}
+
+/// Builds, and says what is in it.
+pub fn run(args: &Args) -> Result<Exit> {
+    let provenance = Provenance::from_environment(&args.repository);
+    let built = pack::build(&args.root, &args.out, args.zip.as_deref(), &provenance)?;
+    let manifest = &built.manifest;
+    let gates: Vec<(&str, &str)> =
+        manifest.gates.iter().map(|gate| (gate.gate.as_str(), gate.status.as_str())).collect();
+    match args.format {
+        Format::Json => report::data(&crate::files::pretty_sorted(&Built {
+            schema: "assay.gates.pack_result.v0",
+            folder: built.folder.display().to_string(),
+            zip: built.zip.as_ref().map(|path| path.display().to_string()),
+            manifest_sha256: built.manifest_sha256.to_string(),
+            files: manifest.payload_files.len(),
+            bytes: manifest.pack_size_bytes,
+            gates,
+            claim_earned: built.claims.claim.earned,
+            notes: &built.notes,
+        })?),
+        Format::Human => {
+            let mut text = format!(
+                "proof pack {}\n  {} files, {} bytes, manifest {}\n",
+                built.folder.display(),
+                manifest.payload_files.len(),
+                manifest.pack_size_bytes,
+                built.manifest_sha256
+            );
+            for (gate, status) in gates {
+                text.push_str(&format!("  {status:<10} {gate}\n"));
+            }
+            let claim = &built.claims.claim;
+            if claim.earned {
+                text.push_str("  claim      earned\n");
+            }
+            for reason in &claim.reasons {
+                text.push_str(&format!("  no claim   {reason}\n"));
+            }
+            if let Some(zip) = &built.zip {
+                text.push_str(&format!("  zip        {}\n", zip.display()));
+            }
+            report::data(&text);
+        }
+    }
+    for note in &built.notes {
+        report::diagnostic(&format!("note: {note}"));
+    }
+    Ok(Exit::Passed)
+}

@@ -1,0 +1,427 @@
+//! From a proof root to a pack.
+
+use super::claims;
+use super::manifest::{self as m, FileRow, GateRow, GateStatus, Manifest, PathTree, Role, Subject};
+use super::provenance::{BuildProvenance, Provenance, inputs};
+use super::root::{ProofRoot, RootFile, claims_to_have_passed, open_regular};
+use super::source::Source;
+use super::statement::{checksums, statement, subjects};
+use super::zip_writer;
+use crate::error::{Code, Error, Result};
+use crate::files::{Sha256Digest, pretty_sorted, sha256};
+use chrono::{DateTime, SecondsFormat, Utc};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Rounds in which the manifest's own size must settle.
+const ROUNDS: usize = 10;
+/// Most subjects that an attestation can cover.
+const SUBJECTS: usize = 1024;
+/// Longest line of a gate's log that can be a PASS line.
+const LINE: usize = 4096;
+
+/// A pack that was built.
+#[derive(Debug)]
+pub struct ProofPack {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its zip, when one was asked for.
+    pub zip: Option<PathBuf>,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// Digest of the manifest: names the pack.
+    pub manifest_sha256: Sha256Digest,
+    /// What it may be cited for.
+    pub claims: claims::Claims,
+    /// What a reader should know: files left out, trees unknown, size above the soft cap.
+    pub notes: Vec<String>,
+}
+
+/// Builds the pack of `root` as the folder `out`, and as the file `zip` too when that is given.
+///
+/// Gates that failed, were skipped or never ran are in it with that status. The same root and provenance give the same
+/// bytes. `out` is replaced when it holds an earlier pack, and refused when it holds anything else.
+///
+/// # Errors
+/// `PackRootInvalid`, `PackOutExists`, `PackTooLarge`, `Io`.
+pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenance) -> Result<ProofPack> {
+    let state = ProofRoot::read(root)?;
+    replaceable(out)?;
+    let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(beside).map_err(|error| Error::io("cannot create the folder", beside, error))?;
+    let work = tempfile::Builder::new()
+        .prefix(".assay-gates-pack-")
+        .tempdir_in(beside)
+        .map_err(|error| Error::io("cannot create a temporary folder in", beside, error))?;
+
+    let (created_at, epoch) = created_at(&state, provenance)?;
+    let mut rows = BTreeMap::new();
+    for file in &state.files {
+        let row = carry(file, work.path())?;
+        rows.insert(row.path.clone(), row);
+    }
+    let object_digest = match &provenance.object {
+        Some(object) => {
+            let build = BuildProvenance::of(provenance, object, &created_at, epoch);
+            for (path, bytes) in [
+                (m::OBJECT_PATH, object.bytes.as_slice()),
+                (m::BUILD_PROVENANCE_PATH, pretty_sorted(&build)?.as_bytes()),
+            ] {
+                rows.insert(path.to_owned(), write(work.path(), path, bytes)?);
+            }
+            Some((sha256(&object.bytes), object.bytes.len() as u64))
+        }
+        None => None,
+    };
+    let gates = state
+        .gates
+        .iter()
+        .map(|(gate, status)| gate_row(root, work.path(), gate, *status, &rows))
+        .collect::<Result<Vec<_>>>()?;
+    let source = Source::open(work.path()).map_err(|finding| {
+        Error::new(Code::Internal, format!("a pack in the making is not readable: {finding}"))
+    })?;
+    let claims = claims::derive(&source, &gates);
+    rows.insert(
+        m::CLAIMS_PATH.to_owned(),
+        write(work.path(), m::CLAIMS_PATH, pretty_sorted(&claims)?.as_bytes())?,
+    );
+
+    let manifest = manifest(&state, provenance, created_at, gates, rows, object_digest)?;
+    if manifest.proof_pack.subjects.len() + 1 > SUBJECTS {
+        return Err(Error::new(
+            Code::PackTooLarge,
+            format!(
+                "expected at most {SUBJECTS} subjects, as an attestation covers, found {}",
+                manifest.proof_pack.subjects.len() + 1
+            ),
+        )
+        .at(root.display())
+        .hint("pack fewer gates at a time"));
+    }
+    let text = pretty_sorted(&manifest)?;
+    let manifest_sha256 = sha256(text.as_bytes());
+    let named = subjects(&manifest, manifest_sha256);
+    let statement = statement(&manifest, &named, &provenance.event_name, &provenance.runner_environment);
+    write(work.path(), m::MANIFEST_PATH, text.as_bytes())?;
+    write(work.path(), m::CHECKSUMS_PATH, checksums(&named).as_bytes())?;
+    write(work.path(), m::STATEMENT_PATH, pretty_sorted(&statement)?.as_bytes())?;
+
+    put_in_place(work, out)?;
+    if let Some(zip) = zip {
+        zip_folder(out, zip)?;
+    }
+    let notes = notes(&state, provenance, &manifest);
+    Ok(ProofPack {
+        folder: out.to_owned(),
+        zip: zip.map(Path::to_owned),
+        manifest,
+        manifest_sha256,
+        claims,
+        notes,
+    })
+}
+
+/// Writes the pack in `folder` as the file `zip`: the same bytes for the same files.
+///
+/// # Errors
+/// `PackInvalid` when the folder holds what a pack can't; `Io`.
+pub fn zip_folder(folder: &Path, zip: &Path) -> Result<()> {
+    let source = Source::open(folder)
+        .map_err(|finding| Error::new(Code::PackInvalid, finding.to_string()).at(folder.display()))?;
+    zip_writer::write(folder, source.members(), zip)
+}
+
+fn replaceable(out: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(out) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("cannot look at", out, error)),
+        Ok(facts) if facts.is_dir() => {}
+        Ok(_) => return Err(occupied(out, "a file or a link")),
+    }
+    let empty =
+        std::fs::read_dir(out).map_err(|error| Error::io("cannot list", out, error))?.next().is_none();
+    let head = || -> std::io::Result<String> {
+        let mut text = String::new();
+        File::open(out.join(m::MANIFEST_PATH))?.take(4 * 1024 * 1024).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    if empty || head().is_ok_and(|text| text.contains(m::SCHEMA)) {
+        Ok(())
+    } else {
+        Err(occupied(out, "other files"))
+    }
+}
+
+fn occupied(out: &Path, found: &str) -> Error {
+    Error::new(
+        Code::PackOutExists,
+        format!("expected no folder, an empty one or an earlier pack, found {found}"),
+    )
+    .at(out.display())
+    .hint("choose another --out, or remove it")
+}
+
+fn put_in_place(work: tempfile::TempDir, out: &Path) -> Result<()> {
+    let failed = |error| Error::io("cannot put the pack in place", out, error);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(work.path(), std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+    }
+    match std::fs::remove_dir_all(out) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    std::fs::rename(work.keep(), out).map_err(failed)
+}
+
+/// Start of the invocation, as the manifest writes it and in seconds since 1970.
+fn created_at(state: &ProofRoot, provenance: &Provenance) -> Result<(String, i64)> {
+    let time = match (provenance.source_date_epoch, &state.started_at) {
+        (Some(epoch), _) => DateTime::from_timestamp(epoch, 0),
+        (None, Some(text)) => DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc)),
+        // An invocation that never wrote its record has no time; the clock of the packer is not its time.
+        (None, None) => Some(DateTime::UNIX_EPOCH),
+    };
+    let time = time.ok_or_else(|| {
+        Error::new(
+            Code::PackRootInvalid,
+            format!(
+                "expected a time like 2026-01-31T12:00:00Z, found {:?}",
+                state.started_at.as_deref().unwrap_or("SOURCE_DATE_EPOCH out of range")
+            ),
+        )
+        .at("run.json#/started_at")
+    })?;
+    Ok((time.to_rfc3339_opts(SecondsFormat::Secs, true), time.timestamp()))
+}
+
+/// Copies one file into the payload and digests it on the way.
+fn carry(file: &RootFile, work: &Path) -> Result<FileRow> {
+    let path = format!("payload/{}", file.path);
+    let place = work.join(&path);
+    let failed = |error| Error::io("cannot copy into the pack", &file.source, error);
+    if let Some(folder) = place.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut from = open_regular(&file.source)?;
+    let mut to = File::create_new(&place).map_err(failed)?;
+    let (mut hasher, mut bytes) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let count = match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        hasher.update(&buffer[..count]);
+        to.write_all(&buffer[..count]).map_err(failed)?;
+        bytes += count as u64;
+    }
+    zip_writer::readable(&to).map_err(failed)?;
+    let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
+    let sha256 = digest.parse().map_err(|error: String| Error::new(Code::Internal, error))?;
+    Ok(FileRow { path, bytes, sha256 })
+}
+
+fn write(work: &Path, path: &str, bytes: &[u8]) -> Result<FileRow> {
+    let place = work.join(path);
+    let failed = |error| Error::io("cannot write", &place, error);
+    if let Some(folder) = place.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut file = File::create(&place).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    zip_writer::readable(&file).map_err(failed)?;
+    Ok(FileRow { path: path.to_owned(), bytes: bytes.len() as u64, sha256: sha256(bytes) })
+}
+
+fn gate_row(
+    root: &Path,
+    work: &Path,
+    gate: &str,
+    status: GateStatus,
+    rows: &BTreeMap<String, FileRow>,
+) -> Result<GateRow> {
+    let prefix = format!("payload/gates/{gate}/");
+    let with = |role: Role| {
+        rows.values()
+            .filter(|row| row.path.starts_with(&prefix) && Role::of(&row.path) == role)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let gate_log = rows.get(&format!("{prefix}gate.log")).cloned();
+    let pass_lines = match &gate_log {
+        Some(log) => {
+            let place = work.join(&log.path);
+            let file = File::open(&place).map_err(|error| Error::io("cannot open", &place, error))?;
+            pass_lines(file).map_err(|error| Error::io("cannot read", &place, error))?
+        }
+        None => Vec::new(),
+    };
+    let mut notes = Vec::new();
+    if status == GateStatus::Incomplete && claims_to_have_passed(root, gate) {
+        notes.push("passed gate did not leave runner archive tarballs".to_owned());
+    }
+    Ok(GateRow {
+        gate: gate.to_owned(),
+        status,
+        archives: with(Role::RunnerArchive),
+        selected_json: with(Role::GateJson),
+        pass_lines,
+        gate_log,
+        notes,
+    })
+}
+
+/// Lines that begin with `PASS:`, in constant memory whatever the log holds; other bytes than UTF-8 are never one.
+///
+/// # Errors
+/// What the reader fails with.
+pub(super) fn pass_lines(log: impl Read) -> std::io::Result<Vec<String>> {
+    let mut reader = BufReader::with_capacity(64 * 1024, log);
+    let mut found = Vec::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.by_ref().take(LINE as u64).read_until(b'\n', &mut line)? == 0 {
+            return Ok(found);
+        }
+        if line.starts_with(b"PASS:")
+            && let Ok(text) = std::str::from_utf8(&line)
+        {
+            found.push(text.trim_end_matches(['\n', '\r']).to_owned());
+        }
+        if line.last() != Some(&b'\n') {
+            skip_line(&mut reader)?;
+        }
+    }
+}
+
+fn skip_line(reader: &mut impl BufRead) -> std::io::Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        let (used, done) = match buffer.iter().position(|byte| *byte == b'\n') {
+            Some(place) => (place + 1, true),
+            None => (buffer.len(), false),
+        };
+        reader.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+fn manifest(
+    state: &ProofRoot,
+    provenance: &Provenance,
+    created_at: String,
+    gates: Vec<GateRow>,
+    rows: BTreeMap<String, FileRow>,
+    object: Option<(Sha256Digest, u64)>,
+) -> Result<Manifest> {
+    let inputs = inputs(provenance, &state.selection);
+    let ebpf = rows.get(m::BUILD_PROVENANCE_PATH).cloned();
+    let payload_bytes: u64 = rows.values().map(|row| row.bytes).sum();
+    let payload_files: Vec<FileRow> = rows.into_values().collect();
+    let mut manifest = Manifest {
+        schema: m::SCHEMA.to_owned(),
+        kind: m::KIND.to_owned(),
+        claim_ceiling: m::CLAIM_CEILING.to_owned(),
+        created_at,
+        proof_pack: m::Subjects {
+            schema: m::SCHEMA.to_owned(),
+            subjects: all_subjects(&payload_files, object),
+        },
+        workflow: m::WorkflowFacts::of(&provenance.source, &inputs),
+        source: provenance.source.clone(),
+        inputs,
+        content_provenance: m::ContentProvenance {
+            path_trees: trees(provenance),
+            source: ebpf.as_ref().map(|row| row.path.clone()),
+        },
+        verification_modes: m::VerificationModes {
+            historical: m::MODE_HISTORICAL.to_owned(),
+            current_state: m::MODE_CURRENT.to_owned(),
+        },
+        retention_days: m::RETENTION_DAYS,
+        expected_size_policy: m::SizePolicy {
+            soft_cap_bytes: m::SOFT_CAP_BYTES,
+            action: m::SIZE_ACTION.to_owned(),
+        },
+        evidence_boundary: m::EvidenceBoundary {
+            separate_from_normalized_runner_evidence: true,
+            not_a_runner_emitted_artifact: true,
+        },
+        build_provenance: m::BuildProvenanceRow { ebpf },
+        gates,
+        payload_files,
+        pack_size_bytes: payload_bytes,
+    };
+    // The manifest states a size that it is itself part of.
+    for _ in 0..ROUNDS {
+        let size = payload_bytes + pretty_sorted(&manifest)?.len() as u64;
+        if size == manifest.pack_size_bytes {
+            return Ok(manifest);
+        }
+        manifest.pack_size_bytes = size;
+    }
+    Err(Error::new(Code::Internal, "the size of the manifest did not settle"))
+}
+
+fn trees(provenance: &Provenance) -> BTreeMap<String, PathTree> {
+    provenance.path_trees.clone()
+}
+
+/// The eBPF object first, then the payload in its order.
+pub(super) fn all_subjects(payload: &[FileRow], object: Option<(Sha256Digest, u64)>) -> Vec<Subject> {
+    let object = object.map(|(sha256, bytes)| Subject {
+        path: m::OBJECT_SUBJECT.to_owned(),
+        bytes,
+        sha256,
+        role: Role::EbpfObject,
+    });
+    object
+        .into_iter()
+        .chain(payload.iter().map(|row| Subject {
+            path: format!("{}{}", m::UPLOAD_FOLDER, row.path),
+            bytes: row.bytes,
+            sha256: row.sha256,
+            role: Role::of(&row.path),
+        }))
+        .collect()
+}
+
+fn notes(state: &ProofRoot, provenance: &Provenance, manifest: &Manifest) -> Vec<String> {
+    let mut notes: Vec<String> = state
+        .left_out
+        .iter()
+        .filter(|(_, why)| *why == "not part of a proof root" || why.contains("interrupted"))
+        .map(|(path, why)| format!("left out {}: {why}", path.escape_debug()))
+        .collect();
+    notes.extend(
+        provenance.unknown_trees().map(|(path, why)| format!("git tree of {path} is not known: {why}")),
+    );
+    if provenance.object.is_none() {
+        notes.push(
+            "no kernel object in this build of the tool: the pack states no build provenance".to_owned(),
+        );
+    }
+    if manifest.pack_size_bytes > m::SOFT_CAP_BYTES {
+        notes.push(format!(
+            "{} bytes are above the soft cap of {}: {}",
+            manifest.pack_size_bytes,
+            m::SOFT_CAP_BYTES,
+            m::SIZE_ACTION
+        ));
+    }
+    notes
+}

@@ -1,0 +1,375 @@
+// The programs: everything that the tasks of one cgroup do to files, addresses, processes and io_uring, one record each.
+//
+// The kernel never returns early on what it does not expect: a syscall that ends without having begun, a string that cannot be read, a
+// descriptor that is gone are records too, and whatever cannot become a record is counted.
+
+#include "path.h"
+#include "syscalls.h"
+
+#define TS_COMPAT 2
+#define X32_BIT 0x40000000
+#define FAULT (-14)
+#define AF_INET 2
+#define AF_INET6 10
+#define MAX_ADDRESS 128
+#define MAX_MESSAGES 1024
+
+static __always_inline u64 argument(struct task_state *state, s8 index)
+{
+    return index < 0 ? 0 : state->args[index & 7];
+}
+
+// Keeps the beginning of a string as it was at entry, to compare with what stands there at exit.
+static __always_inline void remember(struct task_state *state, u32 which, const void *text)
+{
+    state->prefix_length[which & 1] = bpf_probe_read_user_str(state->prefix[which & 1], PREFIX_BYTES, text);
+}
+
+SEC("tp_btf/sys_enter")
+int BPF_PROG(on_enter, struct pt_regs *regs, long nr)
+{
+    if (!in_session())
+        return 0;
+    struct counters *counters_ = counters();
+    if (!counters_)
+        return 0;
+    counters_->enters++;
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct task_state *state = task_of(task, counters_);
+    if (!state)
+        return 0;
+    state->enters++;
+    if (state->flags & TASK_IN_SYSCALL) {
+        struct out *out = begin(counters_, state, RECORD_ENTER_TWICE, HOOK_ANOMALY);
+        if (out) {
+            out->record.nr = state->nr;
+            out->record.a = nr;
+            commit(counters_, out);
+        }
+    }
+    state->flags |= TASK_IN_SYSCALL;
+    state->nr = nr;
+    u32 foreign = task->thread_info.status & TS_COMPAT ? MARK_IA32 : nr & X32_BIT && nr > 0 ? MARK_X32 : 0;
+    if (foreign) {
+        struct out *out = begin(counters_, state, RECORD_FOREIGN, HOOK_ANOMALY);
+        if (out) {
+            out->record.nr = nr;
+            out->record.marks |= foreign;
+            commit(counters_, out);
+        }
+        state->nr = -1;
+        return 0;
+    }
+    if (nr < 0 || nr >= SYSCALLS)
+        return 0;
+    const struct descriptor *descriptor = &descriptors[nr];
+    u8 class = descriptor->class;
+    if (class == CLASS_NONE)
+        return 0;
+    state->args[0] = regs->di;
+    state->args[1] = regs->si;
+    state->args[2] = regs->dx;
+    state->args[3] = regs->r10;
+    state->args[4] = regs->r8;
+    state->args[5] = regs->r9;
+    state->prefix_length[0] = state->prefix_length[1] = 0;
+    if (class == CLASS_OPEN || class == CLASS_PATH) {
+        if (descriptor->path >= 0)
+            remember(state, 0, (void *)argument(state, descriptor->path));
+        if (descriptor->path2 >= 0)
+            remember(state, 1, (void *)argument(state, descriptor->path2));
+    }
+    return 0;
+}
+
+struct comparison {
+    struct out *out;
+    struct task_state *state;
+    u32 at;
+    u32 which;
+    u32 differs;
+};
+
+static long compare_word(u32 index, struct comparison *comparison)
+{
+    u32 offset = index * 8;
+    u32 at = comparison->at + offset;
+    if (offset > PREFIX_BYTES - 8 || at > OUT_LAST + sizeof(struct segment))
+        return 1;
+    // Strings are NUL-ended on both sides and what follows the NUL is not compared, so the last word is compared by bytes below.
+    if (*(u64 *)&comparison->state->prefix[comparison->which & 1][offset] != *(u64 *)&comparison->out->bytes[at]) {
+        comparison->differs = 1;
+        return 1;
+    }
+    return 0;
+}
+
+// Appends the program's string: as it is now (at exit), or as it was at entry when it cannot be read any more.
+static __noinline int put_argument(struct counters *counters_, struct out *out, struct task_state *state, u32 which, u64 text)
+{
+    which &= 1;
+    u8 kind = which ? SEGMENT_REQUESTED2 : SEGMENT_REQUESTED;
+    u32 at = out->record.size;
+    u32 before_marks = out->record.marks;
+    bool absolute = put_string(counters_, out, (void *)text, kind, true);
+    s32 length = state->prefix_length[which];
+    if (at > OUT_LAST)
+        return absolute;
+    struct segment *segment = (void *)&out->bytes[at];
+    u8 *now = &out->bytes[at + sizeof(struct segment)];
+    if (segment->state & STATE_FAULT) {
+        if (length > 0 && length < PREFIX_BYTES) {
+            out->record.marks = before_marks;
+            segment->state = 0;
+            bpf_probe_read_kernel(now, length, state->prefix[which]);
+            segment->length = length - 1;
+            out->record.size = at + sizeof(struct segment) + length - 1;
+            return now[0] == '/';
+        }
+        return absolute;
+    }
+    if (length < 1 || length > PREFIX_BYTES)
+        return absolute;
+    struct comparison comparison = { out, state, at + sizeof(struct segment), which, 0 };
+    u32 whole = length;
+    if (whole < PREFIX_BYTES && segment->length != whole - 1)
+        comparison.differs = 1;
+    else
+        bpf_loop((whole - 1) / 8, compare_word, &comparison, 0);
+    u32 tail = (whole - 1) & ~7u;
+#pragma unroll
+    for (u32 i = 0; i < 8; i++) {
+        u32 offset = tail + i;
+        if (offset < whole - 1 && offset < PREFIX_BYTES && state->prefix[which][offset] != now[offset])
+            comparison.differs = 1;
+    }
+    if (comparison.differs)
+        out->record.marks |= MARK_TOCTOU;
+    return absolute;
+}
+
+static __always_inline void put_resolved(struct counters *counters_, struct out *out, struct task_state *state, s8 dfd, s8 path,
+                                         u32 which)
+{
+    bool absolute = put_argument(counters_, out, state, which, argument(state, path));
+    if (dfd == TEXT)
+        return;
+    put_base(counters_, out, absolute ? AT_ROOT : dfd == CWD ? AT_CWD : (s32)argument(state, dfd), which ? SEGMENT_BASE2 : SEGMENT_BASE);
+}
+
+static __noinline int path_record(struct counters *counters_, struct task_state *state, const struct descriptor *descriptor, s64 ret)
+{
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct out *out = begin(counters_, state, RECORD_SYSCALL, descriptor->hook);
+    if (!out)
+        return 0;
+    struct record *record = &out->record;
+    record->nr = state->nr;
+    record->ret = ret;
+    record->a = argument(state, descriptor->a);
+    record->b = argument(state, descriptor->b);
+    record->c = argument(state, descriptor->c);
+    u8 class = descriptor->class;
+    if (class == CLASS_OPEN) {
+        if (state->nr == NR_OPENAT2) {
+            struct open_how how = {};
+            if (bpf_probe_read_user(&how, sizeof(how), (void *)state->args[2]))
+                record->marks |= MARK_READ_FAULT;
+            record->a = how.flags;
+            record->b = how.mode;
+            record->c = how.resolve;
+        }
+        if (BPF_CORE_READ(task, files, count.counter) > 1)
+            record->marks |= MARK_SHARED_FDS;
+        if (ret >= 0) {
+            struct file *file = file_of(task, ret);
+            if (!file)
+                record->marks |= MARK_FD_GONE;
+            put_file(counters_, out, file, SEGMENT_FILE);
+        }
+        if (descriptor->path >= 0) {
+            if (ret >= 0)
+                put_argument(counters_, out, state, 0, argument(state, descriptor->path));
+            else
+                put_resolved(counters_, out, state, descriptor->dfd, descriptor->path, 0);
+        }
+    } else if (class == CLASS_FD) {
+        put_file(counters_, out, file_of(task, state->args[0]), SEGMENT_FILE);
+    } else {
+        put_resolved(counters_, out, state, descriptor->dfd, descriptor->path, 0);
+        if (descriptor->path2 >= 0)
+            put_resolved(counters_, out, state, descriptor->dfd2, descriptor->path2, 1);
+    }
+    // What the kernel itself could not read is no fault of the capture.
+    if (record->marks & MARK_READ_FAULT && ret != FAULT)
+        counters_->read_fault++;
+    commit(counters_, out);
+    return 0;
+}
+
+struct address_call {
+    u64 address;
+    s64 ret;
+    u32 length;
+    u32 hook;
+};
+
+static __noinline int address_record(struct counters *counters_, struct task_state *state, const struct address_call *call)
+{
+    u32 hook = call->hook, length = call->length;
+    u64 address = call->address;
+    s64 ret = call->ret;
+    bool sendto = hook == HOOK_SENDTO, sendmsg = hook == HOOK_SENDMSG;
+    if (!address || !length) {
+        if (sendto)
+            counters_->sendto_no_peer++;
+        else if (sendmsg)
+            counters_->sendmsg_no_peer++;
+        if (sendto || sendmsg)
+            return 0;
+    }
+    u8 raw[MAX_ADDRESS] = {};
+    if (length > MAX_ADDRESS)
+        length = MAX_ADDRESS;
+    bool fault = bpf_probe_read_user(raw, length, (void *)address);
+    u16 family = *(u16 *)raw;
+    if (!fault && family != AF_INET && family != AF_INET6) {
+        if (sendto)
+            counters_->sendto_non_ip++;
+        else if (sendmsg)
+            counters_->sendmsg_non_ip++;
+        hook = HOOK_OTHER_FAMILY;
+    }
+    struct out *out = begin(counters_, state, RECORD_SYSCALL, hook);
+    if (!out)
+        return 0;
+    out->record.nr = state->nr;
+    out->record.ret = ret;
+    out->record.a = state->nr == NR_SENDTO ? state->args[3] : 0;
+    if (fault) {
+        out->record.marks |= MARK_READ_FAULT;
+        if (ret != FAULT)
+            counters_->read_fault++;
+    }
+    struct segment *segment = segment_at(out, sizeof(struct record), SEGMENT_ADDRESS);
+    segment->state = fault ? STATE_FAULT : 0;
+    __builtin_memcpy(&out->bytes[sizeof(struct record) + sizeof(struct segment)], raw, MAX_ADDRESS);
+    segment->length = fault ? 0 : length;
+    out->record.size = sizeof(struct record) + sizeof(struct segment) + segment->length;
+    commit(counters_, out);
+    return 0;
+}
+
+// The user's struct msghdr; its name and namelen are all that is read.
+struct user_message {
+    u64 name;
+    u32 name_length;
+    u32 pad[11];
+};
+
+struct user_messages {
+    struct user_message message;
+    u64 length;
+};
+
+struct message_walk {
+    struct counters *counters_;
+    struct task_state *state;
+    u64 vector;
+    s64 ret;
+};
+
+static long one_message(u32 index, struct message_walk *walk)
+{
+    struct user_message message = {};
+    bpf_probe_read_user(&message, 16, (void *)walk->vector + (u64)index * sizeof(struct user_messages));
+    struct address_call call = { message.name, walk->ret, message.name_length, HOOK_SENDMSG };
+    address_record(walk->counters_, walk->state, &call);
+    return 0;
+}
+
+static __always_inline void message_records(struct counters *counters_, struct task_state *state, u8 class, s64 ret)
+{
+    if (class == CLASS_MESSAGE) {
+        struct user_message message = {};
+        if (bpf_probe_read_user(&message, 16, (void *)state->args[1]) && ret != FAULT)
+            counters_->read_fault++;
+        struct address_call call = { message.name, ret, message.name_length, HOOK_SENDMSG };
+        address_record(counters_, state, &call);
+    } else {
+        struct message_walk walk = { counters_, state, state->args[1], ret < 0 ? ret : 0 };
+        u32 sent = ret < 0 ? 1 : ret > MAX_MESSAGES ? MAX_MESSAGES : ret;
+        bpf_loop(sent, one_message, &walk, 0);
+    }
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_exit, struct pt_regs *regs, long ret)
+{
+    if (!in_session())
+        return 0;
+    struct counters *counters_ = counters();
+    if (!counters_)
+        return 0;
+    counters_->exits++;
+    struct task_state *state = task_of(bpf_get_current_task_btf(), counters_);
+    if (!state)
+        return 0;
+    state->exits++;
+    if (!(state->flags & TASK_IN_SYSCALL)) {
+        // A task that was just born or moved in returns from the call that made it so.
+        if (state->flags & (TASK_BORN | TASK_JOINED) && state->enters == 0 && state->exits == 1)
+            return 0;
+        struct out *out = begin(counters_, state, RECORD_EXIT_ONLY, HOOK_ANOMALY);
+        if (out) {
+            out->record.nr = regs->orig_ax;
+            out->record.ret = ret;
+            commit(counters_, out);
+        }
+        return 0;
+    }
+    state->flags &= ~TASK_IN_SYSCALL;
+    s32 nr = state->nr;
+    if (nr < 0 || nr >= SYSCALLS)
+        return 0;
+    const struct descriptor *descriptor = &descriptors[nr];
+    switch (descriptor->class) {
+    case CLASS_NONE:
+        break;
+    case CLASS_OPEN:
+    case CLASS_PATH:
+    case CLASS_FD:
+        // A successful exec has its record already: its strings are gone with the old image.
+        if ((nr == NR_EXECVE || nr == NR_EXECVEAT) && ret == 0)
+            break;
+        path_record(counters_, state, descriptor, ret);
+        break;
+    case CLASS_ADDRESS: {
+        struct address_call call = { argument(state, descriptor->path), ret, argument(state, descriptor->path2), descriptor->hook };
+        address_record(counters_, state, &call);
+        break;
+    }
+    case CLASS_MESSAGE:
+    case CLASS_MESSAGES:
+        message_records(counters_, state, descriptor->class, ret);
+        break;
+    default: {
+        struct out *out = begin(counters_, state, RECORD_SYSCALL, descriptor->hook);
+        if (!out)
+            break;
+        out->record.nr = nr;
+        out->record.ret = ret;
+        out->record.a = state->args[0];
+        out->record.b = state->args[1];
+        out->record.c = state->args[2];
+        commit(counters_, out);
+    }
+    }
+    return 0;
+}
+
+#include "tasks.h"
+#include "uring.h"
+#include "sockets.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,177 @@
+// Maps, the session filter, per-task state, and how a record leaves the kernel.
+#pragma once
+
+#include "kernel.h"
+#include "record.h"
+
+#define SESSION_UNKNOWN (-1)
+// Room before the last segment that still fits: a header and four whole paths.
+#define OUT_LAST (sizeof(struct record) + 4 * (sizeof(struct segment) + PATH_BYTES + 1))
+#define OUT_BYTES (OUT_LAST + sizeof(struct segment) + PATH_BYTES + 8)
+#define PREFIX_BYTES 256
+
+const volatile u64 session_id = 0;  // id of the session's cgroup
+const volatile u64 wake_bytes = 0;  // fill of the ring past which the consumer is woken
+
+// `level` is learned from the first task that enters the session's cgroup, so that a cgroup namespace in between does not matter.
+struct {
+    s32 level;
+    u32 serial;
+} shared = { SESSION_UNKNOWN, 0 };
+
+enum task_flag {
+    TASK_IN_SYSCALL = 1 << 0,
+    TASK_BORN = 1 << 1,   // its birth was seen
+    TASK_JOINED = 1 << 2, // it was moved in, perhaps from inside a syscall
+};
+
+struct task_state {
+    u32 serial;
+    u32 seq;
+    u64 enters;
+    u64 exits;
+    s32 nr;
+    u32 flags;
+    u64 args[8]; // six used; eight so that an index can be masked
+    s32 prefix_length[2];
+    u8 prefix[2][PREFIX_BYTES];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 64 * 1024 * 1024);
+} ring SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+    __uint(map_flags, BPF_F_NO_PREALLOC);
+    __type(key, int);
+    __type(value, struct task_state);
+} tasks SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct counters);
+} counts SEC(".maps");
+
+struct out {
+    union {
+        struct record record;
+        u8 bytes[OUT_BYTES];
+    };
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, u32);
+    __type(value, struct out);
+} outs SEC(".maps");
+
+static __always_inline struct counters *counters(void)
+{
+    u32 zero = 0;
+    return bpf_map_lookup_elem(&counts, &zero);
+}
+
+// The current task is in the session's cgroup or below it.
+static __always_inline bool in_session(void)
+{
+    return bpf_get_current_ancestor_cgroup_id(shared.level) == session_id;
+}
+
+static __always_inline u64 cgroup_id_of(struct cgroup *cgroup)
+{
+    return BPF_CORE_READ(cgroup, kn, id);
+}
+
+// `cgroup` is the session's cgroup or below it. The first one met teaches the level.
+static __always_inline bool under_session(struct cgroup *trusted)
+{
+    // The same pointer as a plain number, which the verifier lets us index from.
+    struct cgroup *cgroup = BPF_CORE_READ(trusted, self.cgroup);
+    int level = BPF_CORE_READ(cgroup, level);
+    if (cgroup_id_of(cgroup) == session_id) {
+        shared.level = level;
+        return true;
+    }
+    if (shared.level == SESSION_UNKNOWN || level <= shared.level)
+        return false;
+    struct cgroup *ancestor = 0;
+    if (bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &cgroup->ancestors[0] + shared.level))
+        return false;
+    return cgroup_id_of(ancestor) == session_id;
+}
+
+static __always_inline struct task_state *known_task(struct task_struct *task)
+{
+    return bpf_task_storage_get(&tasks, task, 0, 0);
+}
+
+static __always_inline struct task_state *task_of(struct task_struct *task, struct counters *counters)
+{
+    struct task_state *state = bpf_task_storage_get(&tasks, task, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (!state) {
+        counters->storage_fail++;
+        return 0;
+    }
+    if (!state->serial)
+        state->serial = __sync_fetch_and_add(&shared.serial, 1) + 1;
+    return state;
+}
+
+// Scratch for one record, its header filled in. Every user runs with preemption off, so that the CPU's scratch is its own.
+static __always_inline struct out *begin(struct counters *counters, struct task_state *state, u16 kind, u16 hook)
+{
+    u32 zero = 0;
+    struct out *out = bpf_map_lookup_elem(&outs, &zero);
+    if (!out) {
+        counters->map_fail++;
+        return 0;
+    }
+    u64 ids = bpf_get_current_pid_tgid();
+    struct record *record = &out->record;
+    record->size = sizeof(struct record);
+    record->kind = kind;
+    record->hook = hook;
+    record->time_ns = bpf_ktime_get_ns();
+    record->cgroup_id = bpf_get_current_cgroup_id();
+    record->pid = ids >> 32;
+    record->tid = ids;
+    record->nr = -1;
+    record->marks = 0;
+    record->ret = 0;
+    record->a = record->b = record->c = 0;
+    if (state) {
+        record->serial = state->serial;
+        record->seq = ++state->seq;
+    } else {
+        record->serial = record->seq = 0;
+        record->marks = MARK_NO_STORAGE;
+    }
+    return out;
+}
+
+static __always_inline u64 wakeup(void)
+{
+    return bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > wake_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+// Sends the record. A refused one is counted, and leaves a gap in its task's sequence.
+static __always_inline void commit(struct counters *counters, struct out *out)
+{
+    u32 size = out->record.size;
+    u16 hook = out->record.hook;
+    if (hook >= HOOKS)
+        return;
+    if (size > OUT_BYTES)
+        size = OUT_BYTES;
+    if (bpf_ringbuf_output(&ring, out, size, wakeup())) {
+        counters->dropped[hook]++;
+    } else {
+        counters->emitted[hook]++;
+        counters->bytes += size;
+    }
+}

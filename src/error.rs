@@ -99,19 +99,37 @@ macro_rules! codes {
     };
 }
 
-// Ranges: 0xx tool, 1xx gate, 2xx host, 3xx capture, 4xx evidence, 5xx policy, 6xx judge, 7xx pack, 8xx github, 9xx triage.
 codes! {
+    // 0xx tool
     Io = "001", ToolFailed, "a file or folder could not be read or written";
     Internal = "002", ToolFailed, "the tool broke one of its own rules";
     Usage = "003", Usage, "the command line does not fit";
     NothingSelected = "004", NothingSelected, "nothing was selected";
     Interrupted = "005", Infrastructure, "interrupted before the end";
+    // end of tool
+    // 1xx gate
     DefinitionInvalid = "101", Usage, "a gate definition does not validate";
     GateUnknown = "102", Usage, "no gate has that name";
+    RootTaken = "103", Usage, "the proof root has other content";
+    RootBroken = "104", EvidenceInvalid, "a file of the proof root is not what was written";
+    ResumeMismatch = "105", Usage, "the proof root is of another invocation";
+    RunIncomplete = "106", CaptureIncomplete, "a run did not leave what a run leaves";
+    // end of gate
+    // 2xx host
     HostFile = "270", Usage, "the host file is missing or does not validate";
     NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
     CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";
     CleanupIncomplete = "273", Infrastructure, "something stayed after the cleanup";
+    // end of host
+    // 3xx capture
+    // end of capture
+    // 4xx evidence
+    // end of evidence
+    // 5xx policy
+    // end of policy
+    // 6xx judge
+    // end of judge
+    // 7xx pack
     PackRootInvalid = "701", EvidenceInvalid, "a proof root can't be packed";
     PackOutExists = "702", Usage, "the place for a pack is taken";
     PackTooLarge = "703", ToolFailed, "a pack holds more than its readers take";
@@ -119,12 +137,17 @@ codes! {
     PackInvalid = "710", EvidenceInvalid, "a proof pack is not what it says";
     AttestationInvalid = "720", EvidenceInvalid, "an attestation does not cover the pack";
     AttestationUnsupported = "721", Usage, "this build can't check attestations";
+    // end of pack
+    // 8xx github
     ArtifactEnvironment = "801", Infrastructure, "the artifact service is not reachable from here";
     ArtifactName = "802", Usage, "the artifact service takes no artifact of that name";
     ArtifactExists = "803", Infrastructure, "an artifact of that name exists already";
     ArtifactRefused = "804", Infrastructure, "the artifact service refused";
     ArtifactGaveUp = "805", Infrastructure, "the artifact service did not answer as it must, several times";
     ArtifactReadBack = "806", EvidenceInvalid, "the stored artifact is not the pack";
+    // end of github
+    // 9xx triage
+    // end of triage
 }
 
 /// An expected failure.

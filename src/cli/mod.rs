@@ -2,6 +2,7 @@
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
+mod generate;
 mod pack;
 
 use crate::error::Exit;
@@ -13,14 +14,21 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     name = "assay-gates",
-    version,
     about,
     disable_help_subcommand = true,
-    arg_required_else_help = true
+    disable_version_flag = true,
+    arg_required_else_help = true,
+    subcommand_negates_reqs = true
 )]
 struct Cli {
+    /// Print the version; with --verbose also what the binary was built from.
+    #[arg(short = 'V', long)]
+    version: bool,
+    /// With --version: the kernel programs' digest and compiler.
+    #[arg(short, long, requires = "version")]
+    verbose: bool,
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
 }
 
 #[derive(Subcommand)]
@@ -28,6 +36,8 @@ enum Command {
     Pack(pack::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
+    Completions(generate::Completions),
+    Man(generate::Man),
 }
 
 /// Parses, calls, and maps the outcome to an exit code.
@@ -41,7 +51,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if help { Exit::Passed } else { Exit::Usage }.code());
         }
     };
-    match run(cli.command) {
+    match run(cli) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             report::error(&error);
@@ -50,10 +60,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<Exit> {
+fn run(cli: Cli) -> Result<Exit> {
+    let Some(command) = cli.command else {
+        report::data(&version(cli.verbose));
+        return Ok(Exit::Passed);
+    };
     match command {
         Command::Pack(args) => pack::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
     }
+}
+
+/// One line; verbose, what the binary was built from too.
+fn version(verbose: bool) -> String {
+    let mut text = format!("assay-gates {}\n", env!("CARGO_PKG_VERSION"));
+    if verbose {
+        text.push_str(&match crate::capture::embedded() {
+            Some(object) => {
+                format!(
+                    "kernel programs: {} ({} bytes, {})\n",
+                    object.sha256,
+                    object.bytes.len(),
+                    object.compiler
+                )
+            }
+            None => "kernel programs: none in this build\n".to_owned(),
+        });
+    }
+    text
 }

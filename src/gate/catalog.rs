@@ -30,6 +30,7 @@ impl Entry {
 /// All gates, in the order of `all`, the others after it by id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Catalog {
+    folder: PathBuf,
     entries: Vec<Entry>,
 }
 
@@ -60,7 +61,7 @@ impl Catalog {
                 |e: &Entry| (e.definition.group != Group::All, e.definition.order, e.definition.id.clone());
             key(a).cmp(&key(b))
         });
-        let catalog = Self { entries };
+        let catalog = Self { folder, entries };
         catalog.check_names()?;
         Ok(catalog)
     }
@@ -90,6 +91,12 @@ impl Catalog {
             }
         }
         Ok(())
+    }
+
+    /// The folder that was read, absolute.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// All entries.

@@ -3,7 +3,15 @@
 //! A run states facts as [`Event`]s; the terminal, the step summary, JSON lines and JUnit only show them.
 
 mod event;
+mod human;
+mod junit;
+mod lines;
 mod output;
+mod table;
 
 pub use event::{Event, Sink};
+pub use human::{Human, Place};
+pub use junit::junit;
+pub use lines::{All, Lines, Recorder};
 pub use output::{data, diagnostic, error};
+pub use table::{columns, verdicts};

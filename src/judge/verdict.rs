@@ -1,0 +1,188 @@
+//! `verdict.json` (`assay.gates.verdict.v0`): what is concluded of one gate.
+
+use super::{Assertion, Determinism};
+use crate::error::Exit;
+use serde::{Deserialize, Serialize};
+
+/// The verdict on one measured run; also `result.json` of the run, written before the next one starts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunVerdict {
+    /// From 1.
+    pub run: u32,
+    /// Every assertion held.
+    pub passed: bool,
+    /// Exit status of the measured process.
+    pub exit_code: Option<i32>,
+    /// Signal of the measured process.
+    pub signal: Option<i32>,
+    /// Killed by the driver at the time limit.
+    pub timed_out: bool,
+    /// Killed by the driver because it was told to stop.
+    pub interrupted: bool,
+    /// Effects recorded.
+    pub effects: u64,
+    /// Kernel records kept as evidence.
+    pub kernel_events: u64,
+    /// Records lost.
+    pub lost: u64,
+    /// The capture is complete.
+    pub complete: bool,
+    /// Why it is not.
+    pub incomplete_because: Vec<String>,
+    /// Wall time of the measured tree, milliseconds.
+    pub elapsed_ms: u64,
+    /// The archive; `None` when none could be written.
+    pub archive: Option<ArchiveRef>,
+    /// Everything that had to hold.
+    pub assertions: Vec<Assertion>,
+}
+
+/// An archive on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArchiveRef {
+    /// Relative to the proof root.
+    pub path: String,
+    /// `sha256:` and 64 hex digits.
+    pub sha256: String,
+    /// Length in bytes.
+    pub bytes: u64,
+}
+
+/// `status.txt`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GateStatus {
+    /// Every run accepted, and the runs agree.
+    Passed,
+    /// A run was not accepted, or the runs disagree.
+    Failed,
+    /// Never ran, for a stated reason.
+    Skipped,
+    /// The measurement does not carry a verdict.
+    Incomplete,
+}
+
+impl GateStatus {
+    /// The word in `status.txt`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            GateStatus::Passed => "passed",
+            GateStatus::Failed => "failed",
+            GateStatus::Skipped => "skipped",
+            GateStatus::Incomplete => "incomplete",
+        }
+    }
+}
+
+/// The verdict on one gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GateVerdict {
+    /// `assay.gates.verdict.v0`.
+    pub schema: String,
+    /// The gate.
+    pub gate: String,
+    /// What `status.txt` says.
+    pub status: GateStatus,
+    /// Exit code that this gate alone asks for.
+    pub exit: u8,
+    /// Named reasons why it did not pass.
+    pub reasons: Vec<String>,
+    /// The runs.
+    pub runs: Vec<RunVerdict>,
+    /// The comparison; `None` when a run has no archive.
+    pub determinism: Option<Determinism>,
+    /// Wall time, milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl GateVerdict {
+    /// Concludes. `wanted` is the number of runs that were asked for; `failures` are reasons outside of any run.
+    #[must_use]
+    pub fn conclude(
+        gate: &str,
+        wanted: u32,
+        runs: Vec<RunVerdict>,
+        determinism: Option<Determinism>,
+        failures: Vec<(Exit, String)>,
+        elapsed_ms: u64,
+    ) -> Self {
+        let mut exits: Vec<Exit> = Vec::new();
+        let mut reasons = Vec::new();
+        let mut because = |exit: Exit, reason: String| {
+            exits.push(exit);
+            reasons.push(reason);
+        };
+        for (exit, reason) in failures {
+            because(exit, reason);
+        }
+        for run in &runs {
+            let number = run.run;
+            if run.interrupted {
+                because(Exit::Infrastructure, format!("run {number}: interrupted"));
+            } else if run.timed_out {
+                because(Exit::AcceptanceFailed, format!("run {number}: killed at the time limit"));
+            }
+            for reason in &run.incomplete_because {
+                because(Exit::CaptureIncomplete, format!("run {number}: capture incomplete: {reason}"));
+            }
+            if !run.complete && run.incomplete_because.is_empty() {
+                because(Exit::CaptureIncomplete, format!("run {number}: capture incomplete"));
+            }
+            for assertion in run.assertions.iter().filter(|assertion| !assertion.held) {
+                because(Exit::AcceptanceFailed, format!("run {number}: {assertion}"));
+            }
+        }
+        if runs.len() < wanted as usize {
+            because(Exit::CaptureIncomplete, format!("{} of {wanted} runs were measured", runs.len()));
+        }
+        match &determinism {
+            Some(found) if found.agree => {}
+            Some(found) => match &found.divergence {
+                Some(at) => because(
+                    Exit::RunsDisagree,
+                    format!("runs {} and {} differ in {}", at.runs[0], at.runs[1], at.artifact),
+                ),
+                None => because(Exit::CaptureIncomplete, "a single run can't show agreement".to_owned()),
+            },
+            None => because(Exit::CaptureIncomplete, "the runs could not be compared".to_owned()),
+        }
+        let exit = Exit::worst(exits);
+        let status = match exit {
+            Exit::Passed => GateStatus::Passed,
+            Exit::AcceptanceFailed | Exit::RunsDisagree | Exit::EvidenceInvalid => GateStatus::Failed,
+            _ => GateStatus::Incomplete,
+        };
+        Self {
+            schema: "assay.gates.verdict.v0".to_owned(),
+            gate: gate.to_owned(),
+            status,
+            exit: exit.code(),
+            reasons,
+            runs,
+            determinism,
+            elapsed_ms,
+        }
+    }
+
+    /// A gate that never ran.
+    #[must_use]
+    pub fn skipped(gate: &str, exit: Exit, reason: String) -> Self {
+        Self {
+            schema: "assay.gates.verdict.v0".to_owned(),
+            gate: gate.to_owned(),
+            status: GateStatus::Skipped,
+            exit: exit.code(),
+            reasons: vec![reason],
+            runs: Vec::new(),
+            determinism: None,
+            elapsed_ms: 0,
+        }
+    }
+
+    /// It passed and its runs agree.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.status == GateStatus::Passed
+    }
+}

@@ -1,0 +1,145 @@
+//! The run as a person watches it: one line a run and a gate; groups inside Actions; a spinner on a terminal.
+
+use super::{Event, Sink, output};
+use console::style;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+/// Where the lines go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A terminal: a spinner while something runs.
+    Terminal,
+    /// A plain log.
+    Log,
+    /// A job log of Actions: groups, and everything measured fenced.
+    Actions,
+}
+
+/// The view.
+#[derive(Debug)]
+pub struct Human {
+    place: Place,
+    spinner: Option<ProgressBar>,
+    fence: String,
+}
+
+impl Human {
+    /// A view for `place`.
+    #[must_use]
+    pub fn new(place: Place) -> Self {
+        let mut nonce = [0; 8];
+        // A fence that can be guessed is no fence; without randomness the measured lines are left out altogether.
+        let fence = getrandom::fill(&mut nonce).map(|()| hex::encode(nonce)).unwrap_or_default();
+        Self { place, spinner: None, fence }
+    }
+
+    fn say(&self, text: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.suspend(|| output::diagnostic(text)),
+            None => output::diagnostic(text),
+        }
+    }
+
+    fn measured_line(&self, text: &str) {
+        match (self.place, self.fence.as_str()) {
+            (Place::Actions, "") => {}
+            (Place::Actions, fence) => {
+                output::diagnostic(&format!("::stop-commands::{fence}\n{text}\n::{fence}::"));
+            }
+            _ => self.say(&format!("    {}", plain(text))),
+        }
+    }
+}
+
+/// Control characters made visible, so that nothing measured can move a cursor or forge a line.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+impl Sink for Human {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::SessionStarted { gates, runs, root, .. } => {
+                let runs = if *runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
+                self.say(&format!("{} gate{}, {runs} each → {root}", gates.len(), plural(gates.len())));
+            }
+            Event::GateStarted { gate } => {
+                if self.place == Place::Actions {
+                    self.say(&format!("::group::{gate}"));
+                }
+            }
+            Event::RunStarted { gate, run } => {
+                if self.place == Place::Terminal {
+                    let spinner = ProgressBar::new_spinner().with_message(format!("{gate}: run {run}"));
+                    if let Ok(look) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
+                        spinner.set_style(look);
+                    }
+                    spinner.enable_steady_tick(Duration::from_millis(100));
+                    self.spinner = Some(spinner);
+                }
+            }
+            Event::RunFinished {
+                gate,
+                run,
+                passed,
+                effects,
+                kernel_events,
+                lost,
+                complete,
+                elapsed_ms,
+                reasons,
+                ..
+            } => {
+                if let Some(spinner) = self.spinner.take() {
+                    spinner.finish_and_clear();
+                }
+                let mark = if *passed { style("ok  ").green() } else { style("FAIL").red() };
+                let state = if *complete { "complete" } else { "incomplete" };
+                self.say(&format!(
+                    "  {} {gate} run {run}: {effects} effects, {kernel_events} as evidence, {lost} lost, {state}, {}",
+                    mark.for_stderr(),
+                    seconds(*elapsed_ms)
+                ));
+                for reason in reasons {
+                    self.measured_line(reason);
+                }
+            }
+            Event::Line { text, .. } => {
+                if let Some(diff) = text.strip_prefix("diff | ") {
+                    self.measured_line(diff);
+                }
+            }
+            Event::GateFinished { gate, status, agree, elapsed_ms, reasons, .. } => {
+                if let Some(spinner) = self.spinner.take() {
+                    spinner.finish_and_clear();
+                }
+                let word = if status == "passed" { style(status).green() } else { style(status).red() };
+                let agree = if *agree { "runs agree" } else { "no agreement" };
+                if self.place == Place::Actions {
+                    self.say("::endgroup::");
+                }
+                self.say(&format!(
+                    "{gate}: {} ({agree}, {})",
+                    word.bold().for_stderr(),
+                    seconds(*elapsed_ms)
+                ));
+                if status != "passed" {
+                    for reason in reasons {
+                        self.measured_line(reason);
+                    }
+                }
+            }
+            Event::SessionFinished { .. } => {}
+        }
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// `0.42 s`.
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:02} s", milliseconds / 1000, milliseconds % 1000 / 10)
+}

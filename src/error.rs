@@ -114,6 +114,9 @@ codes! {
     RootBroken = "104", EvidenceInvalid, "a file of the proof root is not what was written";
     ResumeMismatch = "105", Usage, "the proof root is of another invocation";
     RunIncomplete = "106", CaptureIncomplete, "a run did not leave what a run leaves";
+    LanesInvalid = "140", Usage, "the lane contract does not validate";
+    LaneGit = "141", ToolFailed, "git could not say what changed";
+    LaneUnproven = "142", AcceptanceFailed, "no proof that the required gate passed on this head";
     // end of gate
     // 2xx host
     HostFile = "270", Usage, "the host file is missing or does not validate";

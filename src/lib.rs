@@ -15,6 +15,7 @@
 //! report    views of the event stream; the only module that prints
 //! ```
 //!
+//! [`lane`] stands beside them: which gate a change needs, and whether a pack proves it.
 //! Two more serve all of them: [`error`] (codes, exit codes) and [`files`] (digest, canonical JSON,
 //! atomic writes, containment: one way to do each).
 
@@ -27,6 +28,7 @@ pub mod gate;
 pub mod github;
 pub mod host;
 pub mod judge;
+pub mod lane;
 pub mod pack;
 pub mod policy;
 pub mod report;

@@ -3,6 +3,7 @@
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
 mod generate;
+mod lane;
 mod pack;
 
 use crate::error::Exit;
@@ -36,6 +37,7 @@ enum Command {
     Pack(pack::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
+    Lane(lane::Args),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -69,6 +71,7 @@ fn run(cli: Cli) -> Result<Exit> {
         Command::Pack(args) => pack::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
+        Command::Lane(args) => lane::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

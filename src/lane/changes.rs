@@ -1,0 +1,75 @@
+//! What git says of two commits. The repository is read, never changed; no hook of it runs.
+
+use crate::error::{Code, Error, Result};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+/// The commit that `revision` names.
+///
+/// # Errors
+/// `LaneGit` when there is none.
+pub fn resolve(repository: &Path, revision: &str) -> Result<String> {
+    let commit =
+        git(repository, &["rev-parse", "--verify", "--end-of-options", &format!("{revision}^{{commit}}")])
+            .map_err(|error| error.hint("fetch the whole history: actions/checkout with fetch-depth: 0"))?;
+    Ok(String::from_utf8_lossy(&commit).trim().to_owned())
+}
+
+/// Every path that differs between `head` and its merge base with `base`; of a rename both names.
+///
+/// # Errors
+/// `LaneGit`.
+pub fn changed_files(repository: &Path, base: &str, head: &str) -> Result<BTreeSet<String>> {
+    let range = format!("{base}...{head}");
+    let listed = git(
+        repository,
+        &[
+            "diff",
+            "--name-only",
+            "--no-renames",
+            "--no-ext-diff",
+            "--no-textconv",
+            "-z",
+            "--end-of-options",
+            &range,
+        ],
+    )?;
+    Ok(listed
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| String::from_utf8_lossy(name).into_owned())
+        .collect())
+}
+
+/// The object that `path` has at `commit`; `None` when it has none.
+///
+/// # Errors
+/// `LaneGit`.
+pub fn object_of(repository: &Path, commit: &str, path: &str) -> Result<Option<String>> {
+    let listed = git(repository, &["ls-tree", "-z", "--full-tree", commit, "--", path])?;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    Ok(listed.split('\0').find_map(|row| {
+        let (facts, name) = row.split_once('\t')?;
+        (name == path).then(|| facts.rsplit(' ').next().unwrap_or_default().to_owned())
+    }))
+}
+
+fn git(repository: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
+    let failed = |message: String| Error::new(Code::LaneGit, message).at(repository.display());
+    let output = Command::new("git")
+        .args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "-C"])
+        .arg(repository)
+        .args(arguments)
+        .output()
+        .map_err(|error| failed(format!("git could not be started: {error}")).because(error))?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(failed(format!(
+        "git {}: {}",
+        arguments.first().unwrap_or(&""),
+        said.lines().next().unwrap_or("failed")
+    )))
+}

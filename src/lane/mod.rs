@@ -1,0 +1,13 @@
+//! Which gate a change must pass before merge, and whether a proof pack shows that it did.
+//!
+//! The contract is data (`gates/lanes.yaml`); deciding and checking are pure. What git and GitHub say comes in as values.
+
+mod changes;
+mod contract;
+mod decision;
+mod proof;
+
+pub use changes::{changed_files, object_of, resolve};
+pub use contract::{LaneContract, Rule};
+pub use decision::{Decision, FileDecision, Required};
+pub use proof::{Check, Claim, PackFacts, RunFacts, StepFact, check};

@@ -148,8 +148,23 @@ codes! {
     ArtifactRefused = "804", Infrastructure, "the artifact service refused";
     ArtifactGaveUp = "805", Infrastructure, "the artifact service did not answer as it must, several times";
     ArtifactReadBack = "806", EvidenceInvalid, "the stored artifact is not the pack";
+    GithubUnreachable = "850", Infrastructure, "GitHub's API could not be reached";
+    GithubRefused = "851", ToolFailed, "GitHub's API refused the request";
+    GithubNotFound = "852", ToolFailed, "GitHub's API does not know it, or does not show it to this token";
+    GithubRateLimited = "853", Infrastructure, "GitHub's API limits the rate";
+    GithubAnswer = "854", ToolFailed, "GitHub's API gave an answer that does not fit its description";
+    GithubToken = "855", Usage, "no token for GitHub's API";
+    GithubRepository = "856", Usage, "no repository is named, and none follows from the git remote";
+    NoRunner = "860", Infrastructure, "no online runner has the labels";
+    DispatchRefused = "861", ToolFailed, "GitHub refused the dispatch";
+    DispatchUnclear = "862", Infrastructure, "whether the dispatch was taken is not known";
+    ArtifactGone = "863", Infrastructure, "the run's artifact is missing or expired";
     // end of github
     // 9xx triage
+    RulesInvalid = "901", Usage, "the triage rules do not validate";
+    ClassUnknown = "902", Usage, "no failure class or error code has that name";
+    LogUnreadable = "903", ToolFailed, "a log could not be read";
+    TriageInput = "904", Usage, "neither a run, a pack, a log nor a proof root";
     // end of triage
 }
 

@@ -2,9 +2,11 @@
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
+mod explain;
 mod generate;
 mod lane;
 mod pack;
+mod triage;
 
 use crate::error::Exit;
 use crate::error::Result;
@@ -38,6 +40,8 @@ enum Command {
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
     Lane(lane::Args),
+    Triage(triage::Args),
+    Explain(explain::Args),
     Completions(generate::Completions),
     Man(generate::Man),
 }
@@ -72,6 +76,8 @@ fn run(cli: Cli) -> Result<Exit> {
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
         Command::Lane(args) => lane::run(&args),
+        Command::Triage(args) => triage::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

@@ -1,1 +1,20 @@
 //! A run, pack or log to a diagnosis.
+//!
+//! Whatever there is becomes a [`Case`] of facts; [`diagnose`] holds the facts against the rules of
+//! `runbook/rules.yaml`. It is pure and fail-closed: what isn't known stays unknown, and is never a pass.
+
+mod diagnose;
+mod diagnosis;
+mod facts;
+pub mod gather;
+pub mod log;
+mod rules;
+mod runbook;
+mod view;
+
+pub use diagnose::{ENVIRONMENT, diagnose};
+pub use diagnosis::{Also, Diagnosis, Evidence, Next, RerunAnswer};
+pub use facts::{Case, Changed, Confidence, Environment, Fact, FactKind, History, Place};
+pub use rules::{Class, EMBEDDED, Example, Kind, Rerun, Rules, schema};
+pub use runbook::{PAGES, explain, page};
+pub use view::{human, markdown};

@@ -1,0 +1,244 @@
+//! A proof root or a pack on disk to facts.
+
+use super::flatten::flatten;
+use super::logs;
+use super::tree::Tree;
+use crate::triage::facts::{Case, Fact, FactKind, Place};
+use crate::triage::log::scan;
+use crate::triage::rules::Rules;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// Reads a proof root (`prefix` empty) or the payload of a pack (`prefix` `payload/`).
+pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
+    let top = Place::default();
+    let run = json(tree, &format!("{prefix}run.json"), "run.json", &top, case);
+    let manifest = json(tree, "manifest.json", "manifest.json", &top, case);
+    for name in ["cleanup.json", "doctor.json"] {
+        json(tree, &format!("{prefix}{name}"), name, &top, case);
+    }
+    let gates_at = format!("{prefix}gates/");
+    let found: BTreeSet<String> = tree
+        .names()
+        .iter()
+        .filter_map(|name| Some(name.strip_prefix(&gates_at)?.split_once('/')?.0.to_owned()))
+        .collect();
+    let selected = selection(run.as_ref(), manifest.as_ref());
+    let mut gates = found.clone();
+    gates.extend(selected.iter().flatten().cloned());
+    let mut passed = Vec::new();
+    for gate in &gates {
+        let status = if found.contains(gate) {
+            let listed = manifest.as_ref().and_then(|manifest| status_in(manifest, gate));
+            one_gate(rules, tree, &gates_at, gate, listed, case)
+        } else {
+            "missing".to_owned()
+        };
+        let place =
+            Place { gate: Some(gate.clone()), file: Some(format!("{gates_at}{gate}")), ..Place::default() };
+        if status == "passed" {
+            passed.push(gate.clone());
+        }
+        case.push(Fact::new(FactKind::Gate, "status", status, place));
+    }
+    match selected {
+        Some(selected) if !selected.is_empty() && passed.len() == gates.len() => {
+            case.push(Fact::new(FactKind::Run, "green_with", passed.join(", "), top));
+        }
+        Some(_) => {}
+        None => case.missing.push(format!("{prefix}run.json: which gates were selected is not known")),
+    }
+    environment(case, run.as_ref(), manifest.as_ref());
+}
+
+/// The gates that had to run.
+fn selection(run: Option<&Value>, manifest: Option<&Value>) -> Option<BTreeSet<String>> {
+    let names = |value: &Value| -> Option<BTreeSet<String>> {
+        let items = value.as_array()?.iter();
+        Some(
+            items
+                .filter_map(|item| item.as_str().or_else(|| item.get("gate")?.as_str()).map(str::to_owned))
+                .collect(),
+        )
+    };
+    let of = |value: Option<&Value>| value.and_then(|value| value.get("gates")).and_then(names);
+    of(run).or_else(|| of(manifest))
+}
+
+fn status_in(manifest: &Value, gate: &str) -> Option<String> {
+    let rows = manifest.get("gates")?.as_array()?;
+    let row = rows.iter().find(|row| row.get("gate").and_then(Value::as_str) == Some(gate))?;
+    row.get("status")?.as_str().map(str::to_owned)
+}
+
+/// Adds what is known of one gate; gives its status.
+fn one_gate(
+    rules: &Rules,
+    tree: &mut Tree,
+    at: &str,
+    gate: &str,
+    listed: Option<String>,
+    case: &mut Case,
+) -> String {
+    let folder = format!("{at}{gate}/");
+    let place = |file: &str, run: Option<u32>| Place {
+        gate: Some(gate.to_owned()),
+        run,
+        file: Some(file.to_owned()),
+        ..Place::default()
+    };
+    let verdict_file = format!("{folder}verdict.json");
+    let verdict = json(tree, &verdict_file, "verdict.json", &place(&verdict_file, None), case);
+    for run in 1..=9 {
+        let runs = format!("{folder}run-{run}/");
+        if !tree.names().iter().any(|name| name.starts_with(&runs)) {
+            continue;
+        }
+        for (file, name) in [
+            ("result.json", "result.json"),
+            ("capture_proof.json", "capture_proof.json"),
+            ("extract/observation-health.json", "observation-health.json"),
+            ("extract/correlation-report.json", "correlation-report.json"),
+        ] {
+            // The verdict repeats every result; a second copy would only say it twice.
+            if name == "result.json" && verdict.is_some() {
+                continue;
+            }
+            let path = format!("{runs}{file}");
+            json(tree, &path, name, &place(&path, Some(run)), case);
+        }
+        sdk_versions(tree, &runs, case);
+        for measured in ["stdout.log", "stderr.log"] {
+            log(
+                rules,
+                tree,
+                &format!("{runs}{measured}"),
+                place(&format!("{runs}{measured}"), Some(run)),
+                true,
+                case,
+            );
+        }
+    }
+    let log_file = format!("{folder}gate.log");
+    log(rules, tree, &log_file, place(&log_file, None), false, case);
+    let status_file = format!("{folder}status.txt");
+    match tree.read(&status_file) {
+        Ok(Some(text)) => {
+            let word = String::from_utf8_lossy(&text).trim().to_owned();
+            if matches!(word.as_str(), "passed" | "failed" | "skipped" | "incomplete") {
+                word
+            } else {
+                "incomplete".to_owned()
+            }
+        }
+        Ok(None) => listed.unwrap_or_else(|| {
+            case.missing.push(status_file);
+            "incomplete".to_owned()
+        }),
+        Err(error) => {
+            case.missing.push(format!("{status_file}: {error}"));
+            "incomplete".to_owned()
+        }
+    }
+}
+
+fn log(rules: &Rules, tree: &mut Tree, name: &str, place: Place, measured: bool, case: &mut Case) {
+    match tree.with(name, |reader| scan(reader, rules.patterns()).map_err(|error| error.to_string())) {
+        Ok(Some(found)) => logs::add(rules, case, &place, found, measured),
+        Ok(None) => {}
+        Err(error) => case.missing.push(format!("log {name}: {error}")),
+    }
+}
+
+/// Reads a JSON file into facts; what is there and can't be read is itself a finding.
+fn json(tree: &mut Tree, path: &str, name: &str, place: &Place, case: &mut Case) -> Option<Value> {
+    let bad = |error: String, case: &mut Case| {
+        let place = Place { file: Some(path.to_owned()), ..place.clone() };
+        case.push(Fact::new(FactKind::Artifact, "verify", format!("{path}: {error}"), place));
+        None
+    };
+    let bytes = match tree.read(path) {
+        Ok(Some(bytes)) => bytes,
+        Ok(None) => return None,
+        Err(error) => return bad(error, case),
+    };
+    let value: Value = match serde_json::from_slice(&bytes) {
+        Ok(value) => value,
+        Err(error) => return bad(error.to_string(), case),
+    };
+    let place = Place { file: Some(path.to_owned()), ..place.clone() };
+    flatten(name, &value, &place, &mut case.facts);
+    Some(value)
+}
+
+fn sdk_versions(tree: &mut Tree, runs: &str, case: &mut Case) {
+    let Ok(Some(lines)) = tree.read(&format!("{runs}extract/layers/sdk.ndjson")) else { return };
+    let first = String::from_utf8_lossy(&lines)
+        .lines()
+        .next()
+        .and_then(|line| serde_json::from_str::<Value>(line).ok());
+    let Some(event) = first else { return };
+    let text = |key: &str| event.get(key).and_then(Value::as_str).map(str::to_owned);
+    if let (Some(name), Some(version)) = (text("sdk_name"), text("sdk_version")) {
+        let known = case.environment.entry("SDK versions".to_owned()).or_default();
+        let one = format!("{name} {version}");
+        if !known.split(", ").any(|other| other == one) {
+            *known = if known.is_empty() { one } else { format!("{known}, {one}") };
+        }
+    }
+}
+
+fn environment(case: &mut Case, run: Option<&Value>, manifest: Option<&Value>) {
+    let at = |value: Option<&Value>, pointers: &[&str]| {
+        let value = value?;
+        pointers.iter().find_map(|pointer| value.pointer(pointer)?.as_str().map(str::to_owned))
+    };
+    let head = at(run, &["/source/head_sha"]).or_else(|| at(manifest, &["/source/head_sha"]));
+    let object = at(run, &["/object_sha256"]).or_else(|| at(manifest, &["/build_provenance/ebpf/sha256"]));
+    let field = |case: &Case, file: &str, ends: &[&str]| {
+        let fits =
+            |fact: &&Fact| fact.key.starts_with(file) && ends.iter().any(|end| fact.key.ends_with(end));
+        case.facts.iter().find(fits).map(|fact| fact.value.clone())
+    };
+    let kernel = at(run, &["/host/kernel", "/host/kernel_release"]);
+    let kernel = kernel.or_else(|| {
+        field(case, "capture_proof.json:/environment/", &["/kernel", "/kernel_release", "/release"])
+    });
+    let toolchain = at(run, &["/host/toolchain", "/tool_version"]);
+    let lost: u64 = case
+        .facts
+        .iter()
+        .filter(|fact| fact.key == "observation-health.json:/ringbuf_drops")
+        .filter_map(|fact| fact.value.parse::<u64>().ok())
+        .sum();
+    let counted = case.facts.iter().any(|fact| fact.key == "observation-health.json:/ringbuf_drops");
+    for (name, value) in
+        [("head", head), ("eBPF object", object), ("kernel", kernel), ("toolchain", toolchain)]
+    {
+        if let Some(value) = value {
+            case.environment.insert(name.to_owned(), value);
+        }
+    }
+    if counted {
+        case.host.insert("lost events".to_owned(), lost.to_string());
+    }
+    for (name, words) in [
+        ("disk", ["disk", "space"]),
+        ("leftovers", ["leftover", "residue"]),
+        ("clock", ["clock", "time_offset"]),
+    ] {
+        let fits = |fact: &&Fact| {
+            (fact.key.starts_with("doctor.json:/checks/") || fact.key.starts_with("run.json:/host/"))
+                && words.iter().any(|word| fact.key.contains(word))
+        };
+        let value = case
+            .facts
+            .iter()
+            .filter(fits)
+            .max_by_key(|fact| fact.key.ends_with("/found"))
+            .map(|fact| fact.value.clone());
+        if let Some(value) = value {
+            case.host.insert(name.to_owned(), value);
+        }
+    }
+}

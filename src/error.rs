@@ -119,6 +119,16 @@ codes! {
     LaneUnproven = "142", AcceptanceFailed, "no proof that the required gate passed on this head";
     // end of gate
     // 2xx host
+    CannotMeasure = "201", CannotMeasure, "this host can't measure";
+    NotRoot = "202", CannotMeasure, "measuring needs root";
+    CgroupUnusable = "203", CannotMeasure, "cgroup v2 can't hold a measured session";
+    HostBusy = "204", CannotMeasure, "another measured run holds the host";
+    SandboxFailed = "205", CannotMeasure, "the sandbox of the measured program could not be built";
+    MeasuredUser = "206", Usage, "the measured program can't run as that user";
+    ProgramUnusable = "207", Usage, "the measured user can't execute the program";
+    LogUnusable = "208", Usage, "a log of the measured program can't be taken over";
+    OutputLost = "209", Infrastructure, "the measured program's output could not be kept";
+    TreeSurvives = "210", Infrastructure, "the measured tree could not be ended";
     HostFile = "270", Usage, "the host file is missing or does not validate";
     NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
     CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";

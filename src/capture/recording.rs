@@ -19,6 +19,9 @@ pub struct Outcome {
     /// The driver killed the tree because it was itself told to stop.
     #[serde(default)]
     pub interrupted: bool,
+    /// Processes that outlived the root process and were killed by the driver.
+    #[serde(default)]
+    pub stragglers: u32,
 }
 
 impl Outcome {

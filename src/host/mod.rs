@@ -1,4 +1,48 @@
 //! The machine: preflight, cleanup plan, cgroup, sandbox, measured process.
+//!
+//! A measured run is one [`Session`](session::Session): a lock on the host, a fresh cgroup, a private view of the
+//! machine, and one unprivileged process tree in it. The driver stays outside and root; the tree inside has no
+//! capability, no network and no sight of where evidence is kept.
+//!
+//! What is portable here: the environment rules, the users, the parsing of mount tables. The rest stands behind
+//! the `capture` feature on Linux.
 
 pub mod cleanup;
+pub mod environment;
 pub mod hostfile;
+pub mod mounts;
+
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod cgroup;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod folder;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod interrupt;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod launch;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod launcher;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod output;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod owner;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod program;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod session;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod state;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod user;
+
+/// Prefix of everything that this tool creates on a host: cgroups, folders, network namespaces.
+pub const PREFIX: &str = "assay-gates";
+
+/// Where the fixture appears to the measured program, read-only.
+pub const FIXTURE: &str = "/run/assay-gates/fixture";
+/// The measured program's work folder and HOME.
+pub const WORK: &str = "/run/assay-gates/work";
+/// Our own binary, as the measured program sees it.
+pub const BINARY: &str = "/run/assay-gates/bin/assay-gates";
+/// Logs and control socket, as the measured program sees them.
+pub const LOGS: &str = "/dev/shm/assay-gates";

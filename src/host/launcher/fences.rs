@@ -1,0 +1,107 @@
+//! What the measured program is not allowed, beyond what it sees.
+
+use crate::error::{Code, Error, Result};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+
+pub(super) fn failed(step: &str, error: Errno) -> Error {
+    Error::new(Code::SandboxFailed, format!("cannot build the sandbox ({step}): {error}")).because(error)
+}
+
+/// No core file (the kernel would write it without any syscall of the program's), killed first when memory runs out,
+/// and a bounded number of processes of the user.
+pub(super) fn limits(nproc: Option<u64>) -> Result<()> {
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| failed("RLIMIT_CORE", error))?;
+    if let Some(nproc) = nproc {
+        setrlimit(Resource::RLIMIT_NPROC, nproc, nproc).map_err(|error| failed("RLIMIT_NPROC", error))?;
+    }
+    std::fs::write("/proc/self/oom_score_adj", "1000")
+        .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot set oom_score_adj: {error}")))
+}
+
+/// Brings the loopback device of the new network namespace up.
+pub(super) fn loopback_up() -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    use std::os::fd::AsRawFd;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        .map_err(|error| failed("socket", error))?;
+    // SAFETY: ifreq is plain data for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = *from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which lives through the call.
+    if unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } < 0 {
+        return Err(failed("loopback up", Errno::last()));
+    }
+    Ok(())
+}
+
+/// Becomes the unprivileged user for good. True when the kernel also fences signals and ptrace off (Landlock
+/// scopes, Linux 6.12), which matters when the measured user has other processes on the host.
+pub(super) fn give_up_privileges(uid: u32, gid: u32) -> Result<bool> {
+    // A session keyring of its own: root's would be inherited otherwise. Absent in some kernels, and then harmless.
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING (1) with a null name makes a new anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<u8>()) };
+    setgroups(&[]).map_err(|error| failed("setgroups", error))?;
+    // SAFETY: prctl with integer arguments only.
+    for capability in 0..64 {
+        if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+            match Errno::last() {
+                Errno::EINVAL => break,
+                error => return Err(failed("PR_CAPBSET_DROP", error)),
+            }
+        }
+    }
+    // SAFETY: as above. Kernels before 4.3 have no ambient set to clear.
+    unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).map_err(|error| failed("setresgid", error))?;
+    setresuid(uid, uid, uid).map_err(|error| failed("setresuid", error))?;
+    // Leaving uid 0 clears permitted and effective; this clears inheritable too.
+    let header = [0x2008_0522_u32, 0];
+    let data = [0_u32; 6];
+    // SAFETY: version 3 takes a header of two words and two times three words of data.
+    if unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) } < 0 {
+        return Err(failed("capset", Errno::last()));
+    }
+    // SAFETY: prctl with integer arguments only.
+    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } < 0 {
+        return Err(failed("PR_SET_NO_NEW_PRIVS", Errno::last()));
+    }
+    Ok(landlock_scope())
+}
+
+/// Fences signals, ptrace and abstract sockets to the measured tree. File access is left alone: Landlock would turn
+/// opens into refusals and so change what is measured.
+fn landlock_scope() -> bool {
+    const SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL: u64 = 3;
+    let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL];
+    // SAFETY: the attributes are 24 bytes of this frame, as large as they are said to be.
+    let ruleset = unsafe {
+        libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), 0)
+    };
+    if ruleset < 0 {
+        return false;
+    }
+    // SAFETY: integers only; the descriptor was just made and is closed below.
+    unsafe {
+        let restricted = libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) == 0;
+        libc::close(ruleset as libc::c_int);
+        restricted
+    }
+}
+
+/// Nothing ignored and nothing blocked: what the driver or its caller ignored is no part of the run.
+pub(super) fn default_signals() -> Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: no handler of ours is installed, so none is lost.
+        unsafe { sigaction(signal, &default) }.map_err(|error| failed("sigaction", error))?;
+    }
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|error| failed("sigprocmask", error))
+}

@@ -44,6 +44,13 @@ enum Command {
     Explain(explain::Args),
     Completions(generate::Completions),
     Man(generate::Man),
+    /// Becomes a measured program; started by the driver alone.
+    #[cfg(all(feature = "capture", target_os = "linux"))]
+    #[command(name = crate::host::launch::SUBCOMMAND, hide = true)]
+    Launch {
+        /// Descriptor of the specification.
+        spec: i32,
+    },
 }
 
 /// Parses, calls, and maps the outcome to an exit code.
@@ -80,6 +87,8 @@ fn run(cli: Cli) -> Result<Exit> {
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
+        #[cfg(all(feature = "capture", target_os = "linux"))]
+        Command::Launch { spec } => Ok(crate::host::launcher::main(spec)),
     }
 }
 

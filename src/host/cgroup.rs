@@ -39,8 +39,11 @@ impl Parent {
     pub fn find() -> Result<Self> {
         let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
         let mount = mounts::cgroup2(&mounts).ok_or_else(|| {
-            Error::new(Code::CgroupUnusable, "expected a cgroup2 file system, found none in /proc/self/mountinfo")
-                .hint("mount -t cgroup2 none /sys/fs/cgroup")
+            Error::new(
+                Code::CgroupUnusable,
+                "expected a cgroup2 file system, found none in /proc/self/mountinfo",
+            )
+            .hint("mount -t cgroup2 none /sys/fs/cgroup")
         })?;
         let table = read(Path::new("/proc/self/cgroup"))?;
         let own = mounts::membership(&table, "").ok_or_else(|| {
@@ -56,8 +59,10 @@ impl Parent {
     /// `CgroupUnusable`, with what each candidate said.
     pub fn nearest(mount: &Mount, own: &Path) -> Result<Self> {
         // A path that leaves the namespace's root (`/../x`) can only be entered at the top of what is mounted.
-        let inside = own.strip_prefix(&mount.root).or_else(|_| own.strip_prefix("/")).unwrap_or(Path::new(""));
-        let inside = if inside.components().any(|part| part.as_os_str() == "..") { Path::new("") } else { inside };
+        let inside =
+            own.strip_prefix(&mount.root).or_else(|_| own.strip_prefix("/")).unwrap_or(Path::new(""));
+        let inside =
+            if inside.components().any(|part| part.as_os_str() == "..") { Path::new("") } else { inside };
         let mut passed_over = Vec::new();
         for candidate in inside.ancestors() {
             let folder = mount.point.join(candidate);
@@ -143,7 +148,8 @@ impl SessionCgroup {
         std::fs::create_dir(&folder).map_err(|error| at("cannot make the session's cgroup", error))?;
         let handle = File::open(&folder).map_err(|error| at("cannot open the session's cgroup", error))?;
         let id = handle.metadata().map_err(|error| at("cannot read the cgroup's id", error))?.ino();
-        let events = File::open(folder.join("cgroup.events")).map_err(|error| at("cannot open cgroup.events", error))?;
+        let events = File::open(folder.join("cgroup.events"))
+            .map_err(|error| at("cannot open cgroup.events", error))?;
         let mut cgroup = Self {
             folder: folder.clone(),
             handle,
@@ -156,7 +162,9 @@ impl SessionCgroup {
         };
         write(&folder.join("cgroup.max.descendants"), "0")?;
         if cgroup.is_populated()? {
-            return Err(Error::new(Code::Internal, "a cgroup that was just made has processes").at(folder.display()));
+            return Err(
+                Error::new(Code::Internal, "a cgroup that was just made has processes").at(folder.display())
+            );
         }
         cgroup.limit(pids)?;
         Ok(cgroup)
@@ -245,10 +253,13 @@ impl SessionCgroup {
         children.retain(|child| child.path.exists());
         write(&self.folder.join("cgroup.max.descendants"), &(children.len() + 1).to_string())?;
         std::fs::create_dir(&folder).map_err(|error| {
-            Error::new(Code::CgroupUnusable, format!("cannot make a call's cgroup: {error}")).at(folder.display())
+            Error::new(Code::CgroupUnusable, format!("cannot make a call's cgroup: {error}"))
+                .at(folder.display())
         })?;
         write(&folder.join("cgroup.max.descendants"), "0")?;
-        let id = std::fs::metadata(&folder).map_err(|error| Error::io("cannot read its id", &folder, error))?.ino();
+        let id = std::fs::metadata(&folder)
+            .map_err(|error| Error::io("cannot read its id", &folder, error))?
+            .ino();
         let child = ChildCgroup { id, path: folder };
         children.push(child.clone());
         Ok(child)
@@ -262,7 +273,10 @@ impl SessionCgroup {
         let path = self.folder.join("cgroup.events");
         let mut events = self.events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut text = String::new();
-        events.rewind().and_then(|()| events.read_to_string(&mut text)).map_err(|e| Error::io("cannot read", &path, e))?;
+        events
+            .rewind()
+            .and_then(|()| events.read_to_string(&mut text))
+            .map_err(|e| Error::io("cannot read", &path, e))?;
         Ok(!text.lines().any(|line| line == "populated 0"))
     }
 
@@ -288,7 +302,8 @@ impl SessionCgroup {
             if left.is_zero() {
                 return Ok(false);
             }
-            let timeout = PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::ZERO);
+            let timeout =
+                PollTimeout::try_from(left.min(Duration::from_secs(1))).unwrap_or(PollTimeout::ZERO);
             let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
             let _woken_or_timed_out = poll(&mut fds, timeout);
         }
@@ -336,13 +351,22 @@ fn processes_of(folder: &Path) -> Vec<u32> {
     text.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
-/// Kills everything in a version 2 cgroup, waits until it is empty, and removes it with its children.
+/// Kills everything in a version 2 cgroup, waits until it is empty, and removes it with its children. Somebody else
+/// who does the same at the same time is no failure.
 fn remove_tree(folder: &Path) -> Result<()> {
+    match kill_and_remove(folder) {
+        Err(_) if !folder.exists() => Ok(()),
+        other => other,
+    }
+}
+
+fn kill_and_remove(folder: &Path) -> Result<()> {
     write(&folder.join("cgroup.kill"), "1")?;
     let until = Instant::now() + Duration::from_secs(10);
     let events_path = folder.join("cgroup.events");
     loop {
-        let mut events = File::open(&events_path).map_err(|error| Error::io("cannot open", &events_path, error))?;
+        let mut events =
+            File::open(&events_path).map_err(|error| Error::io("cannot open", &events_path, error))?;
         let mut text = String::new();
         events.read_to_string(&mut text).map_err(|error| Error::io("cannot read", &events_path, error))?;
         if text.lines().any(|line| line == "populated 0") {
@@ -373,7 +397,8 @@ fn remove_v1(folder: &Path) -> Result<()> {
     }
     for pid in processes_of(folder) {
         if let Ok(pid) = i32::try_from(pid) {
-            let _gone_already = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            let _gone_already =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
         }
     }
     remove_empty(folder)
@@ -489,10 +514,34 @@ mod tests {
     use super::*;
 
     #[test]
+    fn leftovers_are_what_bears_our_prefix_and_has_no_living_owner() {
+        let top = tempfile::tempdir().unwrap();
+        let own = Owner::current();
+        let dead = format!("{PREFIX}-{}-{}-0", own.pid, own.start_time + 1);
+        for folder in [
+            format!("a.slice/{dead}/call-1"),
+            format!("{PREFIX}-{own}-0"),
+            format!("{PREFIX}-mine"),
+            "b".into(),
+        ] {
+            std::fs::create_dir_all(top.path().join(folder)).unwrap();
+        }
+        std::fs::write(top.path().join("a.slice").join(&dead).join("call-1/cgroup.procs"), "77\n78\n")
+            .unwrap();
+        let mut found = Vec::new();
+        search(top.path(), false, &mut found);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].folder, top.path().join("a.slice").join(dead));
+        assert_eq!(found[0].processes, [77, 78]);
+    }
+
+    #[test]
     fn the_owner_is_read_from_the_name_of_a_cgroup() {
         assert_eq!(owner_in_name("assay-gates-12-345-0"), Some(Owner { pid: 12, start_time: 345 }));
         assert_eq!(owner_in_name("assay-gates-12-345-probe3"), Some(Owner { pid: 12, start_time: 345 }));
-        for other in ["assay-gates", "assay-gates-x", "assay-gates-12-345", "system.slice", "assay-gatesx-1-2-3"] {
+        for other in
+            ["assay-gates", "assay-gates-x", "assay-gates-12-345", "system.slice", "assay-gatesx-1-2-3"]
+        {
             assert_eq!(owner_in_name(other), None, "{other}");
         }
     }

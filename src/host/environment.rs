@@ -17,26 +17,71 @@ pub const GATE_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Change which code a program loads, or make it load code that nobody measured.
 const LOADER: [&str; 13] = [
-    "LOCPATH", "GCONV_PATH", "NLSPATH", "NODE_OPTIONS", "NODE_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
-    "PERL5LIB", "PERL5OPT", "RUBYOPT", "BASH_ENV", "ENV",
+    "LOCPATH",
+    "GCONV_PATH",
+    "NLSPATH",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONSTARTUP",
+    "PERL5LIB",
+    "PERL5OPT",
+    "RUBYOPT",
+    "BASH_ENV",
+    "ENV",
 ];
 
 /// Whole families of which each may carry a credential or a handle to the workflow.
 const FAMILIES: [&str; 18] = [
-    "LD_", "ACTIONS_", "GITHUB_", "RUNNER_", "INPUT_", "STATE_", "AWS_", "AZURE_", "ARM_", "GOOGLE_", "GCP_", "GCLOUD_",
-    "CLOUDSDK_", "DOCKER_", "KUBE", "VAULT_", "NPM_CONFIG_", "SUDO_",
+    "LD_",
+    "ACTIONS_",
+    "GITHUB_",
+    "RUNNER_",
+    "INPUT_",
+    "STATE_",
+    "AWS_",
+    "AZURE_",
+    "ARM_",
+    "GOOGLE_",
+    "GCP_",
+    "GCLOUD_",
+    "CLOUDSDK_",
+    "DOCKER_",
+    "KUBE",
+    "VAULT_",
+    "NPM_CONFIG_",
+    "SUDO_",
 ];
 
 /// Single handles to agents and buses of the caller's session.
 const HANDLES: [&str; 8] = [
-    "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_AGENT_INFO", "DBUS_SESSION_BUS_ADDRESS", "XDG_RUNTIME_DIR", "XAUTHORITY",
-    "NETRC", "MAIL",
+    "SSH_AUTH_SOCK",
+    "SSH_AGENT_PID",
+    "GPG_AGENT_INFO",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XDG_RUNTIME_DIR",
+    "XAUTHORITY",
+    "NETRC",
+    "MAIL",
 ];
 
 /// Words that name a secret, wherever they stand in a name.
 const SECRETS: [&str; 14] = [
-    "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "APIKEY", "API_KEY", "ACCESS_KEY",
-    "PRIVATE_KEY", "SIGNING_KEY", "AUTH", "COOKIE", "SESSION",
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "PASSPHRASE",
+    "CREDENTIAL",
+    "APIKEY",
+    "API_KEY",
+    "ACCESS_KEY",
+    "PRIVATE_KEY",
+    "SIGNING_KEY",
+    "AUTH",
+    "COOKIE",
+    "SESSION",
 ];
 
 /// Why a variable of the caller is not passed on; `None` when it is.
@@ -107,10 +152,30 @@ mod tests {
     #[test]
     fn secrets_loader_variables_and_workflow_handles_are_withheld() {
         for name in [
-            "LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "NODE_OPTIONS", "PYTHONPATH", "BASH_ENV", "GITHUB_TOKEN",
-            "GITHUB_ENV", "GITHUB_STEP_SUMMARY", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL", "GH_TOKEN",
-            "AWS_SECRET_ACCESS_KEY", "AZURE_CLIENT_ID", "GOOGLE_APPLICATION_CREDENTIALS", "OPENAI_API_KEY", "npm_token",
-            "NPM_CONFIG__AUTH", "DB_PASSWORD", "MY_PAT", "SSH_AUTH_SOCK", "KUBECONFIG", "SUDO_COMMAND", "STRIPE_KEY",
+            "LD_PRELOAD",
+            "LD_LIBRARY_PATH",
+            "LD_AUDIT",
+            "NODE_OPTIONS",
+            "PYTHONPATH",
+            "BASH_ENV",
+            "GITHUB_TOKEN",
+            "GITHUB_ENV",
+            "GITHUB_STEP_SUMMARY",
+            "ACTIONS_RUNTIME_TOKEN",
+            "ACTIONS_ID_TOKEN_REQUEST_URL",
+            "GH_TOKEN",
+            "AWS_SECRET_ACCESS_KEY",
+            "AZURE_CLIENT_ID",
+            "GOOGLE_APPLICATION_CREDENTIALS",
+            "OPENAI_API_KEY",
+            "npm_token",
+            "NPM_CONFIG__AUTH",
+            "DB_PASSWORD",
+            "MY_PAT",
+            "SSH_AUTH_SOCK",
+            "KUBECONFIG",
+            "SUDO_COMMAND",
+            "STRIPE_KEY",
         ] {
             assert!(!passes(name, "x"), "{name}");
         }
@@ -120,7 +185,11 @@ mod tests {
     #[test]
     fn ordinary_variables_are_passed_on() {
         for (name, value) in [
-            ("PATH", "/bin"), ("HOME", "/home/me"), ("EDITOR", "vi"), ("HTTPS_PROXY", "http://proxy:3128"), ("CI", "true"),
+            ("PATH", "/bin"),
+            ("HOME", "/home/me"),
+            ("EDITOR", "vi"),
+            ("HTTPS_PROXY", "http://proxy:3128"),
+            ("CI", "true"),
             ("HOMEPAGE", "https://host/a:b@c"),
         ] {
             assert!(passes(name, value), "{name}");

@@ -30,7 +30,8 @@ impl Folder {
     /// `SandboxFailed`, naming the step.
     pub fn new(bytes: u64, inodes: u64, uid: u32, gid: u32) -> Result<Self> {
         let failed = |step: &str, error: std::io::Error| {
-            Error::new(Code::SandboxFailed, format!("cannot make a private tmpfs ({step}): {error}")).because(error)
+            Error::new(Code::SandboxFailed, format!("cannot make a private tmpfs ({step}): {error}"))
+                .because(error)
         };
         // SAFETY: fsopen reads a C string and gives back a new descriptor or -1.
         let context = unsafe { owned(nix::libc::syscall(nix::libc::SYS_fsopen, c"tmpfs".as_ptr(), 1)) }
@@ -59,7 +60,14 @@ impl Folder {
         let none = std::ptr::null::<u8>();
         // SAFETY: FSCONFIG_CMD_CREATE takes no key and no value.
         check(unsafe {
-            nix::libc::syscall(nix::libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, none, none, 0)
+            nix::libc::syscall(
+                nix::libc::SYS_fsconfig,
+                context.as_raw_fd(),
+                FSCONFIG_CMD_CREATE,
+                none,
+                none,
+                0,
+            )
         })
         .map_err(|error| failed("fsconfig", error))?;
         // SAFETY: fsmount gives back a new descriptor or -1; flag 1 is FSMOUNT_CLOEXEC.
@@ -125,7 +133,9 @@ impl Folder {
     pub fn read(&self, name: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io("cannot read", name, error))?;
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::io("cannot read", name, error))?;
         if bytes.len() as u64 > limit {
             let grown = std::io::Error::other(format!("larger than {limit} bytes"));
             return Err(Error::io("refused", name, grown));
@@ -143,7 +153,11 @@ pub fn open_untrusted(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<File
         Ok(file) => File::from(file),
         Err(nix::Error::ENOENT) => return Ok(None),
         Err(nix::Error::ELOOP) => {
-            return Err(Error::io("refused", name, std::io::Error::other("a symbolic link, expected a file")));
+            return Err(Error::io(
+                "refused",
+                name,
+                std::io::Error::other("a symbolic link, expected a file"),
+            ));
         }
         Err(error) => return Err(Error::io("cannot open", name, error.into())),
     };
@@ -155,9 +169,9 @@ pub fn open_untrusted(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<File
 }
 
 fn how(flags: OFlag) -> OpenHow {
-    OpenHow::new()
-        .flags(flags | OFlag::O_CLOEXEC)
-        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV)
+    OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS | ResolveFlag::RESOLVE_NO_XDEV,
+    )
 }
 
 fn check(result: nix::libc::c_long) -> std::io::Result<nix::libc::c_long> {

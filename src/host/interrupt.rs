@@ -23,7 +23,8 @@ impl Interrupt {
     pub fn install() -> Result<Self> {
         let failed = |error| Error::new(Code::Internal, format!("cannot handle signals: {error}"));
         if EVENT.get().is_none() {
-            let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(failed)?;
+            let event =
+                EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(failed)?;
             let event = EVENT.get_or_init(|| event);
             EVENT_FD.store(event.as_fd().as_raw_fd(), Ordering::Release);
             let action = SigAction::new(SigHandler::Handler(remember), SaFlags::SA_RESTART, SigSet::empty());

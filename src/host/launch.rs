@@ -179,7 +179,9 @@ pub fn start(launcher: &Path, mut launch: Launch, inherited: &Inherited<'_>) -> 
     let read = reports.read_to_string(&mut told);
     match outcome(&told) {
         Ok((program, notes, fences)) if read.is_ok() => Ok(Launched { child, program, notes, fences }),
-        Ok(_) => Err(abandon(&mut child, Error::new(Code::SandboxFailed, "the launcher's report can't be read"))),
+        Ok(_) => {
+            Err(abandon(&mut child, Error::new(Code::SandboxFailed, "the launcher's report can't be read")))
+        }
         Err(error) => Err(abandon(&mut child, error)),
     }
 }
@@ -203,7 +205,9 @@ fn outcome(told: &str) -> Result<(PathBuf, Vec<String>, Vec<String>)> {
                     None => error,
                 });
             }
-            Err(error) => return Err(Error::new(Code::Internal, format!("the launcher said {line:?}: {error}"))),
+            Err(error) => {
+                return Err(Error::new(Code::Internal, format!("the launcher said {line:?}: {error}")));
+            }
         }
     }
     ready.ok_or_else(|| Error::new(Code::SandboxFailed, "the launcher ended without a word"))

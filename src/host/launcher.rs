@@ -44,7 +44,8 @@ fn read_spec(mut spec: File) -> Result<Launch> {
 
 fn tell(reports: &mut File, report: &Report) -> Result<()> {
     let line = crate::files::compact(report)?;
-    writeln!(reports, "{line}").map_err(|error| Error::new(Code::SandboxFailed, format!("cannot report: {error}")))
+    writeln!(reports, "{line}")
+        .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot report: {error}")))
 }
 
 fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::Infallible> {
@@ -77,7 +78,11 @@ fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::I
     let argv = launch.argv.iter().map(|argument| c_string(argument)).collect::<Result<Vec<_>>>()?;
     let environment = launch.environment.iter().map(|line| c_string(line)).collect::<Result<Vec<_>>>()?;
 
-    let notes = found.passed_over.iter().map(|reason| format!("{} was used: {reason}", found.path.display())).collect();
+    let notes = found
+        .passed_over
+        .iter()
+        .map(|reason| format!("{} was used: {reason}", found.path.display()))
+        .collect();
     let mut fence_names = vec!["uid", "no_new_privs", "no capabilities", "private mounts", "private ipc"];
     fence_names.extend((launch.network == Network::None).then_some("private network"));
     fence_names.extend(launch.view.read_only.then_some("read-only file system"));

@@ -37,7 +37,9 @@ fn unescape(field: &str) -> PathBuf {
     let mut rest = field.as_bytes();
     while let [first, tail @ ..] = rest {
         let octal = (*first == b'\\' && tail.len() >= 3)
-            .then(|| std::str::from_utf8(&tail[..3]).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok()))
+            .then(|| {
+                std::str::from_utf8(&tail[..3]).ok().and_then(|digits| u8::from_str_radix(digits, 8).ok())
+            })
             .flatten();
         match octal {
             Some(byte) => {
@@ -64,7 +66,9 @@ pub fn cgroup2(mounts: &[Mount]) -> Option<&Mount> {
 /// The version 1 hierarchy that holds `controller`.
 #[must_use]
 pub fn cgroup1<'a>(mounts: &'a [Mount], controller: &str) -> Option<&'a Mount> {
-    mounts.iter().find(|mount| mount.kind == "cgroup" && mount.options.iter().any(|option| option == controller))
+    mounts
+        .iter()
+        .find(|mount| mount.kind == "cgroup" && mount.options.iter().any(|option| option == controller))
 }
 
 /// The path after the second colon of the line of `/proc/PID/cgroup` that `hierarchy` names:
@@ -109,7 +113,10 @@ mod tests {
     #[test]
     fn version_1_controllers_are_found_by_their_option() {
         let mounts = parse(HYBRID);
-        assert_eq!(cgroup1(&mounts, "pids").map(|mount| mount.point.clone()), Some("/sys/fs/cgroup/pids".into()));
+        assert_eq!(
+            cgroup1(&mounts, "pids").map(|mount| mount.point.clone()),
+            Some("/sys/fs/cgroup/pids".into())
+        );
         assert_eq!(cgroup1(&mounts, "memory"), None);
     }
 

@@ -87,7 +87,12 @@ impl<S: Read + AsFd> Read for Stoppable<S> {
     }
 }
 
-fn drain(mut stream: impl Read, mut file: impl Write, limit: u64, mut captured: CapturedStream) -> CapturedStream {
+fn drain(
+    mut stream: impl Read,
+    mut file: impl Write,
+    limit: u64,
+    mut captured: CapturedStream,
+) -> CapturedStream {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let count = match stream.read(&mut buffer) {

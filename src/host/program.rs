@@ -50,7 +50,9 @@ pub fn resolve(program: &OsStr, search: &OsStr, cwd: &Path, who: Who<'_>) -> Res
     let found = if passed_over.is_empty() { "found nothing".to_owned() } else { passed_over.join("; ") };
     let error = Error::new(Code::ProgramUnusable, format!("{} can't execute {shown}: {found}", who.name));
     let name = Path::new(program).file_name().unwrap_or(program);
-    let other = candidates(name, OsStr::new(STANDARD), cwd).into_iter().find(|path| unusable(path, search, who).is_none());
+    let other = candidates(name, OsStr::new(STANDARD), cwd)
+        .into_iter()
+        .find(|path| unusable(path, search, who).is_none());
     Err(match other {
         Some(other) => error.hint(format!("use {} instead", other.display())),
         None => error.hint(format!("install {shown} where {} can execute it, e.g. below /usr", who.name)),
@@ -87,11 +89,16 @@ fn unusable(path: &Path, search: &OsStr, who: Who<'_>) -> Option<Why> {
     // `#!/usr/bin/env node` says nothing about node yet.
     let name = argument.filter(|name| program.ends_with("env") && !name.as_bytes().contains(&b'/'))?;
     let usable = candidates(&name, search, Path::new("/")).iter().any(|path| closed(path, who).is_none());
-    (!usable).then(|| Why::Refused(format!("its interpreter {} is not on PATH for {}", name.to_string_lossy(), who.name)))
+    (!usable).then(|| {
+        Why::Refused(format!("its interpreter {} is not on PATH for {}", name.to_string_lossy(), who.name))
+    })
 }
 
 /// The interpreter of a script: `Some(None)` for a file that isn't one, `None` when nothing can be said against it.
-#[expect(clippy::option_option, reason = "unreadable and not a script are both fine, and told apart by the caller's ?")]
+#[expect(
+    clippy::option_option,
+    reason = "unreadable and not a script are both fine, and told apart by the caller's ?"
+)]
 fn interpreter(path: &Path) -> Option<Option<(PathBuf, Option<OsString>)>> {
     let mut start = Vec::new();
     std::fs::File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
@@ -129,9 +136,11 @@ fn closed(path: &Path, who: Who<'_>) -> Option<Why> {
     }
     match std::fs::metadata(&real) {
         Ok(found) if !found.is_file() => Some(Why::Refused("not a file".to_owned())),
-        Ok(found) if !permits(&found, who, 0o1) => {
-            Some(Why::Refused(format!("mode {:04o} doesn't let {} execute it", found.mode() & 0o7777, who.name)))
-        }
+        Ok(found) if !permits(&found, who, 0o1) => Some(Why::Refused(format!(
+            "mode {:04o} doesn't let {} execute it",
+            found.mode() & 0o7777,
+            who.name
+        ))),
         Ok(_) => None,
         Err(_) => Some(Why::Absent),
     }
@@ -200,16 +209,23 @@ mod tests {
         ] {
             let script = home.path().join(name);
             executable(&script, text);
-            let refused = resolve(script.as_os_str(), OsStr::new("/usr/bin:/bin"), Path::new("/"), NOBODY).unwrap_err();
+            let refused =
+                resolve(script.as_os_str(), OsStr::new("/usr/bin:/bin"), Path::new("/"), NOBODY).unwrap_err();
             assert!(refused.message().contains(reason), "{}", refused.message());
         }
     }
 
     #[test]
     fn what_does_not_exist_or_may_not_be_executed_is_said() {
-        let refused = resolve(OsStr::new("no-such-program"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
+        let refused =
+            resolve(OsStr::new("no-such-program"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
         assert!(refused.message().ends_with("found nothing"));
-        let refused = resolve(OsStr::new("/etc/passwd"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
-        assert!(refused.message().contains("mode 0644 doesn't let nobody execute it"), "{}", refused.message());
+        let refused =
+            resolve(OsStr::new("/etc/passwd"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
+        assert!(
+            refused.message().contains("mode 0644 doesn't let nobody execute it"),
+            "{}",
+            refused.message()
+        );
     }
 }

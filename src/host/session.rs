@@ -17,8 +17,8 @@ use super::environment::Environment;
 use super::folder::Folder;
 use super::interrupt::Interrupt;
 use super::launch::{self, Bind, FileView, Inherited, Launch, Network, PrivateFolder};
-pub use super::output::CapturedStream;
 use super::output;
+pub use super::output::CapturedStream;
 use super::state::{self, HostLock};
 use super::user::MeasuredUser;
 use super::{BINARY, FIXTURE, LOGS, WORK};
@@ -58,6 +58,14 @@ impl Host {
     /// # Errors
     /// `NotRoot`; `HostBusy` while another run is measured; `CgroupUnusable` when a leftover can't be reaped.
     pub fn enter(what: &str) -> Result<Self> {
+        Self::enter_at(&state::folder(), what)
+    }
+
+    /// As [`Host::enter`], with the lock in another state folder.
+    ///
+    /// # Errors
+    /// As [`Host::enter`].
+    pub fn enter_at(state: &Path, what: &str) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::new(
                 Code::NotRoot,
@@ -65,7 +73,7 @@ impl Host {
             )
             .hint("sudo assay-gates …: loading kernel programs and making cgroups needs root"));
         }
-        let lock = HostLock::take(&state::folder(), what)?;
+        let lock = HostLock::take(state, what)?;
         Ok(Self { lock, reaped: cgroup::reap()? })
     }
 
@@ -228,7 +236,7 @@ impl<'host> Session<'host> {
             stopper,
             stdout: None,
             stderr: None,
-            host: self.host,
+            _host: self.host,
         };
         let (stdout, stderr) = readers?;
         (running.stdout, running.stderr) = (Some(stdout), Some(stderr));
@@ -241,8 +249,10 @@ impl<'host> Session<'host> {
         };
         let (spec, limit) = (&self.spec, self.spec.output_bytes);
         let second = stop.try_clone().map_err(|error| lost(&spec.stderr, error))?;
-        let stdout = output::capture(stdout, stop, &spec.stdout, limit).map_err(|error| lost(&spec.stdout, error))?;
-        let stderr = output::capture(stderr, second, &spec.stderr, limit).map_err(|error| lost(&spec.stderr, error))?;
+        let stdout =
+            output::capture(stdout, stop, &spec.stdout, limit).map_err(|error| lost(&spec.stdout, error))?;
+        let stderr = output::capture(stderr, second, &spec.stderr, limit)
+            .map_err(|error| lost(&spec.stderr, error))?;
         Ok((stdout, stderr))
     }
 
@@ -262,7 +272,8 @@ impl<'host> Session<'host> {
         if !Path::new("/var/run").is_symlink() {
             private.push(empty("/var/run", MEBIBYTE, 0o755));
         }
-        let mut binds = vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }];
+        let mut binds =
+            vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }];
         let mut attach = vec![(self.work.fd().as_raw_fd(), PathBuf::from(WORK))];
         let mut hide = self.spec.hide.clone();
         let mut read_only = false;
@@ -285,7 +296,9 @@ impl<'host> Session<'host> {
                 if self.spec.network == Network::Host && resolver.is_dir() {
                     binds.push(Bind { source: resolver.clone(), target: resolver, read_only: true });
                 }
-                hide.extend(self.spec.user.home.iter().flat_map(|home| CREDENTIALS.map(|name| home.join(name))));
+                hide.extend(
+                    self.spec.user.home.iter().flat_map(|home| CREDENTIALS.map(|name| home.join(name))),
+                );
             }
         }
         FileView { read_only, private, binds, attach, hide }
@@ -294,8 +307,20 @@ impl<'host> Session<'host> {
 
 /// Where credentials commonly stand in a home.
 const CREDENTIALS: [&str; 14] = [
-    ".ssh", ".gnupg", ".aws", ".azure", ".config/gcloud", ".config/gh", ".config/containers", ".docker", ".kube", ".netrc",
-    ".git-credentials", ".npmrc", ".pypirc", ".cargo/credentials.toml",
+    ".ssh",
+    ".gnupg",
+    ".aws",
+    ".azure",
+    ".config/gcloud",
+    ".config/gh",
+    ".config/containers",
+    ".docker",
+    ".kube",
+    ".netrc",
+    ".git-credentials",
+    ".npmrc",
+    ".pypirc",
+    ".cargo/credentials.toml",
 ];
 
 fn empty(path: &str, bytes: u64, mode: u32) -> PrivateFolder {
@@ -326,7 +351,8 @@ pub struct Running<'host> {
     stopper: PipeWriter,
     stdout: Option<Reader>,
     stderr: Option<Reader>,
-    host: &'host Host,
+    /// Keeps the host taken until the run is over.
+    _host: &'host Host,
 }
 
 /// A run that is over; no process is left of it.
@@ -420,7 +446,9 @@ impl Running<'_> {
             });
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(Error::new(Code::Internal, format!("cannot wait for the run: {error}"))),
+                Err(error) => {
+                    return Err(Error::new(Code::Internal, format!("cannot wait for the run: {error}")));
+                }
             }
             if fds[0].revents().is_some_and(|events| !events.is_empty()) {
                 return Ok(Stop::Exited);
@@ -469,7 +497,10 @@ fn pidfd(pid: u32) -> Result<OwnedFd> {
     // SAFETY: pidfd_open takes integers and gives back a new descriptor or -1.
     let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
     if fd < 0 {
-        return Err(Error::new(Code::Internal, format!("cannot watch process {pid}: {}", nix::Error::last())));
+        return Err(Error::new(
+            Code::Internal,
+            format!("cannot watch process {pid}: {}", nix::Error::last()),
+        ));
     }
     // SAFETY: the descriptor was just made and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })

@@ -16,7 +16,9 @@ const DEFAULT_STATE: &str = "/run/assay-gates-state";
 /// The state folder: on a file system that a restart empties, readable by root alone.
 #[must_use]
 pub fn folder() -> PathBuf {
-    std::env::var_os(STATE_VARIABLE).filter(|value| !value.is_empty()).map_or_else(|| DEFAULT_STATE.into(), PathBuf::from)
+    std::env::var_os(STATE_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map_or_else(|| DEFAULT_STATE.into(), PathBuf::from)
 }
 
 /// Makes `folder` with mode 0700, or checks that it is a folder of root's that nobody else may write.
@@ -102,14 +104,18 @@ impl HostLock {
             Err((mut file, _)) => {
                 let who = holder(&mut file).map_or_else(
                     || "another process".to_owned(),
-                    |holder| format!("process {} (measuring {} since {})", holder.pid, holder.what, holder.since),
+                    |holder| {
+                        format!("process {} (measuring {} since {})", holder.pid, holder.what, holder.since)
+                    },
                 );
                 return Err(Error::new(
                     Code::HostBusy,
                     format!("one measured run at a time: {who} holds the host's lock"),
                 )
                 .at(path.display())
-                .hint("wait for it to end, or look at it: fuser -v ".to_owned() + &path.display().to_string()));
+                .hint(
+                    "wait for it to end, or look at it: fuser -v ".to_owned() + &path.display().to_string(),
+                ));
             }
         };
         let stale = holder(&mut file);
@@ -187,7 +193,8 @@ mod tests {
     #[test]
     fn what_a_killed_holder_wrote_is_recognised_and_told() {
         let home = tempfile::tempdir().unwrap();
-        let dead = Holder { pid: 1, start_time: 7, since: "2026-01-01T00:00:00Z".into(), what: "run_a".into() };
+        let dead =
+            Holder { pid: 1, start_time: 7, since: "2026-01-01T00:00:00Z".into(), what: "run_a".into() };
         std::fs::write(home.path().join("lock"), serde_json::to_string(&dead).unwrap()).unwrap();
         assert_eq!(HostLock::look(home.path()), LockState::Stale(dead.clone()));
         assert_eq!(HostLock::take(home.path(), "run_b").unwrap().stale, Some(dead));

@@ -34,13 +34,16 @@ impl MeasuredUser {
     }
 
     fn named(wanted: &str) -> Result<Self> {
-        let found = User::from_name(wanted)
-            .map_err(|error| Error::new(Code::MeasuredUser, format!("cannot look up user {wanted:?}: {error}")))?;
+        let found = User::from_name(wanted).map_err(|error| {
+            Error::new(Code::MeasuredUser, format!("cannot look up user {wanted:?}: {error}"))
+        })?;
         match (found, wanted.parse::<u32>()) {
             (Some(user), _) => Self::of(user.uid.as_raw(), user.gid.as_raw(), user.name, Some(user.dir)),
             (None, Ok(uid)) => Self::by_id(uid),
-            (None, Err(_)) => Err(Error::new(Code::MeasuredUser, format!("this host has no user {wanted:?}"))
-                .hint("getent passwd, or leave --user out to measure as nobody")),
+            (None, Err(_)) => {
+                Err(Error::new(Code::MeasuredUser, format!("this host has no user {wanted:?}"))
+                    .hint("getent passwd, or leave --user out to measure as nobody"))
+            }
         }
     }
 

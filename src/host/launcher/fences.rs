@@ -4,7 +4,7 @@ use crate::error::{Code, Error, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 
 pub(super) fn failed(step: &str, error: Errno) -> Error {
@@ -98,10 +98,15 @@ fn landlock_scope() -> bool {
 
 /// Nothing ignored and nothing blocked: what the driver or its caller ignored is no part of the run.
 pub(super) fn default_signals() -> Result<()> {
-    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-    for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
-        // SAFETY: no handler of ours is installed, so none is lost.
-        unsafe { sigaction(signal, &default) }.map_err(|error| failed("sigaction", error))?;
+    // The system call itself, since libc keeps the two real-time signals that it uses from being reset.
+    let default = [0_u64; 4];
+    for signal in (1..=64).filter(|signal| ![libc::SIGKILL, libc::SIGSTOP].contains(signal)) {
+        let none = std::ptr::null::<u64>();
+        // SAFETY: the kernel's sigaction is 32 bytes, all zeroes mean SIG_DFL; its signal set has 8 bytes.
+        if unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), none, 8) } < 0 {
+            return Err(failed("sigaction", Errno::last()));
+        }
     }
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None).map_err(|error| failed("sigprocmask", error))
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
+        .map_err(|error| failed("sigprocmask", error))
 }

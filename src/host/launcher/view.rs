@@ -3,8 +3,8 @@
 //! Sources are cloned first, while everything can still be reached; then come the private folders, the attached ones,
 //! the covers, and the read-only remount last.
 
-use crate::error::{Code, Error, Result};
 use super::super::launch::{Bind, FileView};
+use crate::error::{Code, Error, Result};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -23,19 +23,22 @@ const ATTR_NODEV: u64 = 4;
 /// Builds the view in the mount namespace that the caller just entered.
 pub(super) fn build(view: &FileView) -> Result<()> {
     let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(|e| failed("making mounts private", "/", e))?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .map_err(|e| failed("making mounts private", "/", e))?;
     let clones = view.binds.iter().map(|bind| clone_of(bind)).collect::<Result<Vec<_>>>()?;
 
     // Processes of others are nobody's business; hidepid needs a mount of its own.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2")).map_err(|e| failed("a private /proc", "/proc", e))?;
+    mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2"))
+        .map_err(|e| failed("a private /proc", "/proc", e))?;
 
     for folder in &view.private {
         // A link (/var/tmp on some hosts) is covered where it leads to.
         let Ok(path) = folder.path.canonicalize() else { continue };
         tmpfs(&path, folder.bytes, folder.mode)?;
     }
-    let mut writable: Vec<PathBuf> = view.private.iter().filter_map(|folder| folder.path.canonicalize().ok()).collect();
+    let mut writable: Vec<PathBuf> =
+        view.private.iter().filter_map(|folder| folder.path.canonicalize().ok()).collect();
     for (fd, target) in &view.attach {
         make_target(target, true)?;
         attach(*fd, target)?;
@@ -51,7 +54,8 @@ pub(super) fn build(view: &FileView) -> Result<()> {
         hide(path)?;
     }
     if view.read_only {
-        set_attributes(libc::AT_FDCWD, c"/", ATTR_RDONLY, 0, true).map_err(|e| failed("a read-only file system", "/", e))?;
+        set_attributes(libc::AT_FDCWD, c"/", ATTR_RDONLY, 0, true)
+            .map_err(|e| failed("a read-only file system", "/", e))?;
         for path in writable {
             let text = c_path(&path)?;
             set_attributes(libc::AT_FDCWD, &text, 0, ATTR_RDONLY, false)
@@ -73,7 +77,8 @@ fn clone_of(bind: &Bind) -> Result<OwnedFd> {
     let clone = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
     if bind.read_only {
         let attributes = ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV;
-        set_attributes(clone.as_raw_fd(), c"", attributes, 0, true).map_err(|e| failed("read-only", &bind.source, e))?;
+        set_attributes(clone.as_raw_fd(), c"", attributes, 0, true)
+            .map_err(|e| failed("read-only", &bind.source, e))?;
     }
     Ok(clone)
 }
@@ -82,7 +87,8 @@ fn tmpfs(path: &Path, bytes: u64, mode: u32) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // One inode per 4 KiB bounds what a program that makes empty files can take.
     let options = format!("size={bytes},nr_inodes={},mode={mode:o}", (bytes / 4096).max(64));
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str())).map_err(|e| failed("a private tmpfs", path, e))
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
+        .map_err(|e| failed("a private tmpfs", path, e))
 }
 
 /// Makes the place to mount on, unless it is there. Only ever inside a private tmpfs: anything else is the host's.
@@ -93,7 +99,11 @@ fn make_target(target: &Path, folder: bool) -> Result<()> {
     let at = |error| Error::io("cannot make a place to mount on", target, error);
     let parent = target.parent().unwrap_or(Path::new("/"));
     std::fs::create_dir_all(parent).map_err(at)?;
-    if folder { std::fs::create_dir(target).map_err(at) } else { std::fs::File::create(target).map(drop).map_err(at) }
+    if folder {
+        std::fs::create_dir(target).map_err(at)
+    } else {
+        std::fs::File::create(target).map(drop).map_err(at)
+    }
 }
 
 fn attach(fd: RawFd, target: &Path) -> Result<()> {
@@ -124,10 +134,17 @@ fn hide(path: &Path) -> Result<()> {
         std::fs::set_permissions(cover, std::fs::Permissions::from_mode(0))
             .map_err(|error| Error::io("cannot make a cover", cover, error))?;
     }
-    mount(Some(cover), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(|e| failed("covering", &path, e))
+    mount(Some(cover), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        .map_err(|e| failed("covering", &path, e))
 }
 
-fn set_attributes(fd: RawFd, path: &std::ffi::CStr, set: u64, clear: u64, recursive: bool) -> Result<(), Errno> {
+fn set_attributes(
+    fd: RawFd,
+    path: &std::ffi::CStr,
+    set: u64,
+    clear: u64,
+    recursive: bool,
+) -> Result<(), Errno> {
     let attributes = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the attributes live through the call and are as large as they are said to be.

@@ -114,6 +114,12 @@ codes! {
     RootBroken = "104", EvidenceInvalid, "a file of the proof root is not what was written";
     ResumeMismatch = "105", Usage, "the proof root is of another invocation";
     RunIncomplete = "106", CaptureIncomplete, "a run did not leave what a run leaves";
+    DependencyMissing = "120", CannotMeasure, "a fixture's packages are not installed";
+    DependencyDiffers = "121", CannotMeasure, "what is installed is not what the lockfile pins";
+    DependencyVersion = "122", AcceptanceFailed, "an installed package is not the version that the gate expects";
+    InterpreterMissing = "123", CannotMeasure, "no interpreter that the measured user could execute";
+    InstallFailed = "124", Infrastructure, "a fixture's packages could not be installed";
+    LockfileInvalid = "125", Usage, "a lockfile pins less than exact versions and digests";
     LanesInvalid = "140", Usage, "the lane contract does not validate";
     LaneGit = "141", ToolFailed, "git could not say what changed";
     LaneUnproven = "142", AcceptanceFailed, "no proof that the required gate passed on this head";
@@ -137,6 +143,14 @@ codes! {
     // 3xx capture
     // end of capture
     // 4xx evidence
+    EvidenceInvalid = "401", EvidenceInvalid, "evidence does not verify";
+    LogInvalid = "402", EvidenceInvalid, "a policy or SDK log breaks its contract";
+    LogMissing = "403", CaptureIncomplete, "a log that was asked for is missing or empty";
+    BudgetExceeded = "404", CaptureIncomplete, "a run holds more than an archive may";
+    RedactionKey = "405", Usage, "the redaction key can't be used";
+    RedactionIncomplete = "406", EvidenceInvalid, "something like a secret survived redaction";
+    RunIdInvalid = "407", Usage, "a run id holds other characters than letters, digits, _ and -";
+    NotRepresentable = "408", CaptureIncomplete, "what happened has no form in the contract";
     // end of evidence
     // 5xx policy
     // end of policy

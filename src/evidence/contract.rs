@@ -11,6 +11,8 @@ pub mod schema {
     pub const EVENT: &str = "assay.runner.event.v0";
     /// `layers/kernel.ndjson`.
     pub const KERNEL_EVENT: &str = "assay.runner.kernel_event.v0";
+    /// Other producers' kernel lines: the same fields, `exclusive` at O_EXCL.
+    pub const KERNEL_EVENT_V1: &str = "assay.runner.kernel_event.v1";
     /// `observation-health.json`.
     pub const OBSERVATION_HEALTH: &str = "assay.runner.observation_health.v0";
     /// `capability-surface.json`.
@@ -47,55 +49,55 @@ pub struct ManifestFile {
     pub bytes: u64,
 }
 
-/// A line of `events.ndjson`: the run's start or its end. Written by the driver.
+/// First line of `events.ndjson`. Written by the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RunEvent {
-    /// seq 0.
-    Started {
-        /// [`schema::EVENT`].
-        schema: String,
-        /// The run.
-        run_id: String,
-        /// 0.
-        seq: u64,
-        /// `run_started`.
-        r#type: String,
-        /// `none`, `openai-agents`, `gemini-google-genai`.
-        agent_shim: String,
-        /// argv.
-        command: Vec<String>,
-        /// Names of the variables that the driver added, sorted.
-        env_keys: Vec<String>,
-        /// 0.
-        window_elapsed_ms: u64,
-    },
-    /// seq 1.
-    Finished {
-        /// [`schema::EVENT`].
-        schema: String,
-        /// The run.
-        run_id: String,
-        /// 1.
-        seq: u64,
-        /// `run_finished`.
-        r#type: String,
-        /// Exit status of the root process.
-        exit_code: Option<i32>,
-        /// Signal that ended it.
-        signal: Option<i32>,
-        /// Exit status 0.
-        success: bool,
-        /// Milliseconds since the start.
-        window_elapsed_ms: u64,
-    },
+#[serde(deny_unknown_fields)]
+pub struct RunStarted {
+    /// [`schema::EVENT`].
+    pub schema: String,
+    /// The run.
+    pub run_id: String,
+    /// 0.
+    pub seq: u64,
+    /// `run_started`.
+    pub r#type: String,
+    /// `none`, `openai-agents`, `gemini-google-genai`.
+    pub agent_shim: String,
+    /// argv.
+    pub command: Vec<String>,
+    /// Names of the variables that the driver added, sorted; values are never recorded.
+    pub env_keys: Vec<String>,
+    /// 0.
+    pub window_elapsed_ms: u64,
+}
+
+/// Last line of `events.ndjson`. Written by the driver, from waitid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunFinished {
+    /// [`schema::EVENT`].
+    pub schema: String,
+    /// The run.
+    pub run_id: String,
+    /// 1.
+    pub seq: u64,
+    /// `run_finished`.
+    pub r#type: String,
+    /// Exit status of the root process.
+    pub exit_code: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// Exit status 0.
+    pub success: bool,
+    /// Milliseconds since the start.
+    pub window_elapsed_ms: u64,
 }
 
 /// A line of `layers/kernel.ndjson`. Written from kernel records only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelEvent {
-    /// [`schema::KERNEL_EVENT`].
+    /// [`schema::KERNEL_EVENT`]; other producers: [`schema::KERNEL_EVENT_V1`].
     pub schema: String,
     /// The run.
     pub run_id: String,
@@ -103,12 +105,24 @@ pub struct KernelEvent {
     pub seq: u64,
     /// tgid.
     pub pid: u32,
-    /// See `kind`: openat 1, connect 2, exec 4, sendto 6, sendmsg 7.
+    /// See `kind`: openat 1, connect 2, exec 4, sendto 6, sendmsg 7; other producers: file_blocked 10, connect_blocked 20.
     pub event_type: u32,
-    /// `openat`, `connect`, `exec`, `sendto`, `sendmsg`.
+    /// `openat`, `connect`, `exec`, `sendto`, `sendmsg`; other producers: `file_blocked`, `connect_blocked`.
     pub kind: String,
-    /// Path or endpoint; never empty.
+    /// Path or endpoint; never empty; null when it could not be read whole.
     pub value: Option<String>,
+    /// `connect_blocked` only; never written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup_id: Option<u64>,
+    /// `connect_blocked` only; never written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_destination: Option<String>,
+    /// `connect_blocked` only; never written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_port: Option<u16>,
+    /// `connect_blocked` only; never written here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule_id: Option<u32>,
     /// Opens only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flags: Option<u64>,
@@ -156,6 +170,7 @@ pub struct PolicyEvent {
 
 /// A line of `layers/sdk.ndjson`. Written by the measured agent: self-reported.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SdkEvent {
     /// [`schema::SDK_EVENT`].
     pub schema: String,
@@ -223,6 +238,7 @@ fn unknown() -> String {
 
 /// `ObservationHealth::redaction`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Redaction {
     /// `shape_and_flag`, `shape_only`, `disabled_unsafe`.
     pub mode: String,
@@ -240,6 +256,7 @@ pub struct Redaction {
 
 /// `capability-surface.json`: sets of strings, in byte order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CapabilitySurface {
     /// [`schema::CAPABILITY_SURFACE`].
     pub schema: String,
@@ -259,6 +276,7 @@ pub struct CapabilitySurface {
 
 /// `correlation-report.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct CorrelationReport {
     /// [`schema::CORRELATION_REPORT`].
     pub schema: String,
@@ -274,6 +292,7 @@ pub struct CorrelationReport {
 
 /// One decision joined to the run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Binding {
     /// The call.
     pub tool_call_id: String,
@@ -290,6 +309,7 @@ pub struct Binding {
 
 /// The window of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Window {
     /// `run_started`.
     pub start: String,

@@ -27,9 +27,6 @@ pub struct Definition {
     pub order: u32,
     /// The name in `PASS: runner-spike <label> acceptance`.
     pub label: String,
-    /// Shown in parentheses after `acceptance`, where gates share a label; never after `three-run determinism`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
     /// Run id of every measured run of this gate.
     pub run_id: String,
     /// File name of the archive, `runner-*.tar.gz`.

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod definition;
+pub mod dependencies;
 mod plan;
 mod validate;
 

@@ -1,0 +1,247 @@
+//! Which opens are telemetry and not evidence: rules as data, counted when they match.
+//!
+//! Applied in user space, to opens only, after everything was recorded. A rule that matches a path must also match
+//! it once `.` and `..` are resolved by text, so `/proc/../work/x` hides nothing. The kernel's own path decides;
+//! what the program asked for counts only for rules that name one exact file of the distribution
+//! (`/etc/localtime` is a link, and its target has another name on each host).
+
+use crate::capture::{PathState, PathValue};
+use crate::error::{Code, Error, Result};
+use crate::files;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The rules of this release.
+const RULES: &str = include_str!("filter.yaml");
+
+/// Distinct filtered paths of one run; more is a named refusal.
+pub const MAX_DISTINCT_PATHS: usize = 1024;
+
+/// The rules, in the order in which they are tried.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    schema: String,
+    rules: Vec<Rule>,
+}
+
+/// One rule: all of its conditions must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    name: String,
+    why: String,
+    #[serde(default)]
+    exact: Vec<String>,
+    #[serde(default)]
+    prefix: Vec<String>,
+    #[serde(default)]
+    contains: Vec<String>,
+    #[serde(default)]
+    and_contains: Vec<String>,
+    #[serde(default)]
+    shared_object: bool,
+}
+
+impl Rule {
+    /// The stable name, as counted.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Why such an open is telemetry.
+    #[must_use]
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let any = |items: &[String], holds: &dyn Fn(&str) -> bool| {
+            items.is_empty() || items.iter().any(|item| holds(item))
+        };
+        any(&self.exact, &|item| path == item)
+            && any(&self.prefix, &|item| path.starts_with(item))
+            && any(&self.contains, &|item| path.contains(item))
+            && any(&self.and_contains, &|item| path.contains(item))
+            && (!self.shared_object || path.ends_with(".so") || path.contains(".so."))
+    }
+}
+
+impl Filter {
+    /// The rules that are part of this build.
+    ///
+    /// # Errors
+    /// `DefinitionInvalid` when they don't validate, which a test rules out.
+    pub fn embedded() -> Result<Self> {
+        Self::parse(RULES, "filter.yaml")
+    }
+
+    /// Reads rules; `place` names the file in errors.
+    ///
+    /// # Errors
+    /// `DefinitionInvalid`: unknown key, another schema, a rule without a condition, a name twice.
+    pub fn parse(text: &str, place: &str) -> Result<Self> {
+        let filter: Self = files::parse_yaml(text, place, Code::DefinitionInvalid)?;
+        let wrong = |message: String| Error::new(Code::DefinitionInvalid, message).at(place);
+        if filter.schema != "assay.gates.filter.v0" {
+            return Err(wrong(format!("expected schema assay.gates.filter.v0, found {}", filter.schema)));
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for rule in &filter.rules {
+            if rule.exact.is_empty() && rule.prefix.is_empty() && rule.contains.is_empty() {
+                return Err(wrong(format!(
+                    "rule `{}` needs one of exact, prefix, contains; it would match everything",
+                    rule.name
+                )));
+            }
+            if !names.insert(&rule.name) {
+                return Err(wrong(format!("rule `{}` stands twice", rule.name)));
+            }
+        }
+        Ok(filter)
+    }
+
+    /// Digest of the rules of this build, so that evidence names what filtered it.
+    #[must_use]
+    pub fn digest() -> files::Sha256Digest {
+        files::sha256(RULES.as_bytes())
+    }
+
+    /// The rules in order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// The first rule by which an open of `path` is telemetry, and the text that it matched.
+    #[must_use]
+    pub fn telemetry<'p>(&self, path: &'p PathValue) -> Option<(&str, &'p str)> {
+        let text = match path.state {
+            PathState::Resolved | PathState::Requested | PathState::Deleted => path.value.as_str(),
+            PathState::Anonymous => path.requested.as_deref()?,
+            PathState::Detached | PathState::Truncated | PathState::Unreadable => return None,
+        };
+        let normal = files::normalise(Path::new(text))?;
+        let normal = normal.to_str()?;
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(text) && (rule.matches(normal) || text == normal))
+            .map(|rule| (rule.name.as_str(), text))
+            .or_else(|| self.exactly_requested(path))
+    }
+
+    fn exactly_requested<'p>(&self, path: &'p PathValue) -> Option<(&str, &'p str)> {
+        let requested = path.requested.as_deref()?;
+        self.rules
+            .iter()
+            .find(|rule| rule.exact.iter().any(|exact| exact == requested))
+            .map(|rule| (rule.name.as_str(), requested))
+    }
+}
+
+/// What was filtered: opens per rule and path.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    paths: BTreeMap<String, BTreeMap<String, u64>>,
+    distinct: usize,
+}
+
+impl Tally {
+    /// Counts one filtered open.
+    ///
+    /// # Errors
+    /// `BudgetExceeded` at more than [`MAX_DISTINCT_PATHS`] distinct paths.
+    pub fn count(&mut self, rule: &str, path: &str) -> Result<()> {
+        if !self.paths.contains_key(rule) {
+            self.paths.insert(rule.to_owned(), BTreeMap::new());
+        }
+        let Some(paths) = self.paths.get_mut(rule) else { return Ok(()) };
+        if let Some(count) = paths.get_mut(path) {
+            *count += 1;
+            return Ok(());
+        }
+        if self.distinct == MAX_DISTINCT_PATHS {
+            return Err(Error::new(
+                Code::BudgetExceeded,
+                format!("expected at most {MAX_DISTINCT_PATHS} distinct filtered paths, found more; the next is {path}"),
+            )
+            .hint("measure a smaller step, or keep generated files out of the filtered folders"));
+        }
+        self.distinct += 1;
+        paths.insert(path.to_owned(), 1);
+        Ok(())
+    }
+
+    /// Opens filtered in total.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.paths.values().flat_map(BTreeMap::values).sum()
+    }
+
+    /// The `n` most frequent paths: count descending, then path ascending.
+    #[must_use]
+    pub fn top(&self, n: usize) -> Vec<(&str, u64)> {
+        let mut all: Vec<(&str, u64)> =
+            self.paths.values().flatten().map(|(path, count)| (path.as_str(), *count)).collect();
+        all.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+        all.truncate(n);
+        all
+    }
+
+    /// Rule, count and paths, for `filter.json`; every rule stands there, also with 0.
+    #[must_use]
+    pub fn report(&self, filter: &Filter, run_id: &str, kept: u64) -> FilterReport {
+        FilterReport {
+            schema: FilterReport::SCHEMA.to_owned(),
+            run_id: run_id.to_owned(),
+            filter_sha256: Filter::digest(),
+            kept,
+            filtered: self.total(),
+            rules: filter
+                .rules
+                .iter()
+                .map(|rule| {
+                    let paths = self.paths.get(rule.name()).cloned().unwrap_or_default();
+                    FilteredByRule { rule: rule.name.clone(), count: paths.values().sum(), paths }
+                })
+                .collect(),
+        }
+    }
+}
+
+/// `filter.json`: what of a run's opens was called telemetry, by which rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilterReport {
+    /// [`FilterReport::SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run_id: String,
+    /// Digest of the rules.
+    pub filter_sha256: files::Sha256Digest,
+    /// Records kept as evidence.
+    pub kept: u64,
+    /// Opens filtered.
+    pub filtered: u64,
+    /// Every rule, in the order in which they are tried.
+    pub rules: Vec<FilteredByRule>,
+}
+
+impl FilterReport {
+    /// Schema id.
+    pub const SCHEMA: &str = "assay.gates.filter_report.v0";
+}
+
+/// What one rule filtered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FilteredByRule {
+    /// The rule's name.
+    pub rule: String,
+    /// Opens.
+    pub count: u64,
+    /// Opens by path.
+    pub paths: BTreeMap<String, u64>,
+}

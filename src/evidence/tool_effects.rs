@@ -1,0 +1,265 @@
+//! `tool_effects.json`: for each tool call, exactly what was done while it had a cgroup of its own.
+//!
+//! The time, ids of tasks and descriptors go, so that two runs can be compared; equal effects are counted. Births and
+//! ends of tasks and the driver's own moves are left out, and opens that the filter calls telemetry are only counted.
+
+use super::contract::PolicyEvent;
+use super::filter::Filter;
+use crate::capture::{CallWindow, Effect, Operation, PathValue};
+use crate::error::{Code, Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Distinct effects of one run; more is a named refusal.
+pub const MAX_DISTINCT: usize = 100_000;
+
+/// `tool_effects.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolEffects {
+    /// [`ToolEffects::SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run_id: String,
+    /// The calls: those with a window in its order, then decisions without one in log order.
+    pub calls: Vec<CallEffects>,
+    /// Effects of the time in which calls overlapped: no call can be named.
+    pub ambiguous: Vec<CountedEffect>,
+    /// Effects that belong to no call.
+    pub outside: Vec<CountedEffect>,
+    /// Opens outside of calls that are telemetry.
+    pub outside_telemetry: u64,
+}
+
+impl ToolEffects {
+    /// Schema id.
+    pub const SCHEMA: &str = "assay.gates.tool_effects.v0";
+}
+
+/// How the effects of a call were told from others'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attribution {
+    /// By the call's own cgroup.
+    Exact,
+    /// Another call overlapped: nothing is attributed.
+    Ambiguous,
+    /// The call had no window: nothing is known of its effects.
+    None,
+}
+
+/// One call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallEffects {
+    /// The call.
+    pub tool_call_id: String,
+    /// The tool.
+    pub tool: String,
+    /// The decision on it; null when none was logged.
+    pub decision: Option<String>,
+    /// How far `effects` speaks for the call.
+    pub attribution: Attribution,
+    /// Distinct effects with their counts, sorted.
+    pub effects: Vec<CountedEffect>,
+    /// Opens that are telemetry.
+    pub telemetry: u64,
+}
+
+/// An effect without what differs between equal runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CountedEffect {
+    /// What was done.
+    pub operation: Operation,
+    /// How it was asked for.
+    pub syscall: String,
+    /// To which file; with its state when that is not `resolved`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Why the path is not simply the file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_state: Option<String>,
+    /// The second path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The peer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Raw flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flags: Option<u64>,
+    /// Raw mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<u64>,
+    /// The error, when it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i64>,
+    /// Named doubts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marks: Vec<String>,
+    /// How often.
+    pub count: u64,
+}
+
+impl CountedEffect {
+    /// The comparable part of `effect`; `None` for births, ends and the driver's moves.
+    #[must_use]
+    pub fn of(effect: &Effect) -> Option<Self> {
+        if matches!(effect.operation, Operation::Fork | Operation::Exit | Operation::CgroupAttach) {
+            return None;
+        }
+        let name = |path: &PathValue| path.value.clone();
+        let state = effect.path.as_ref().and_then(|path| {
+            use crate::capture::PathState::{Anonymous, Deleted, Detached, Requested, Resolved, Truncated, Unreadable};
+            Some(match path.state {
+                Resolved => return None,
+                Requested => "requested",
+                Deleted => "deleted",
+                Detached => "detached",
+                Truncated => "truncated",
+                Anonymous => "anonymous",
+                Unreadable => "unreadable",
+            })
+        });
+        // An anonymous file's name ends in an inode number, which no two runs share.
+        let path = effect.path.as_ref().map(|path| match path.state {
+            crate::capture::PathState::Anonymous => {
+                path.value.split(':').next().unwrap_or_default().to_owned()
+            }
+            _ => name(path),
+        });
+        Some(Self {
+            operation: effect.operation,
+            syscall: effect.syscall.clone(),
+            path,
+            path_state: state.map(str::to_owned),
+            target: effect.target.as_ref().map(name),
+            endpoint: effect.endpoint.clone(),
+            flags: effect.flags,
+            mode: effect.mode,
+            errno: effect.return_value.filter(|value| *value < 0).map(|value| -value),
+            marks: effect.marks.clone(),
+            count: 0,
+        })
+    }
+}
+
+#[derive(Default)]
+struct Group {
+    counts: BTreeMap<CountedEffect, u64>,
+    telemetry: u64,
+}
+
+impl Group {
+    fn list(self) -> Vec<CountedEffect> {
+        self.counts.into_iter().map(|(effect, count)| CountedEffect { count, ..effect }).collect()
+    }
+}
+
+/// Takes effects in any order and groups them by call.
+pub struct Grouping<'a> {
+    windows: &'a [CallWindow],
+    filter: &'a Filter,
+    groups: BTreeMap<Option<String>, Group>,
+    distinct: usize,
+}
+
+impl<'a> Grouping<'a> {
+    /// For the calls of a run.
+    #[must_use]
+    pub fn new(windows: &'a [CallWindow], filter: &'a Filter) -> Self {
+        Self { windows, filter, groups: BTreeMap::new(), distinct: 0 }
+    }
+
+    /// Takes one effect, already redacted.
+    ///
+    /// # Errors
+    /// `BudgetExceeded` at more than [`MAX_DISTINCT`] distinct effects; `EvidenceInvalid` when it names a call that has
+    /// no window.
+    pub fn take(&mut self, effect: &Effect) -> Result<()> {
+        let Some(counted) = CountedEffect::of(effect) else { return Ok(()) };
+        if let Some(call) = &effect.call
+            && !self.windows.iter().any(|window| window.tool_call_id == *call)
+        {
+            return Err(Error::new(Code::EvidenceInvalid, format!("expected a window of call {call}, found none"))
+                .at(format!("effect {}", effect.seq)));
+        }
+        let group = self.groups.entry(effect.call.clone()).or_default();
+        let is_open = effect.operation == Operation::Open
+            || (effect.operation == Operation::IoUring && effect.syscall.starts_with("openat"));
+        if is_open && effect.path.as_ref().is_some_and(|path| self.filter.telemetry(path).is_some()) {
+            group.telemetry += 1;
+            return Ok(());
+        }
+        if let Some(count) = group.counts.get_mut(&counted) {
+            *count += 1;
+            return Ok(());
+        }
+        if self.distinct == MAX_DISTINCT {
+            return Err(Error::new(
+                Code::BudgetExceeded,
+                format!("expected at most {MAX_DISTINCT} distinct effects, found more"),
+            )
+            .hint("measure a smaller step; effects.ndjson keeps every effect without this limit"));
+        }
+        self.distinct += 1;
+        group.counts.insert(counted, 1);
+        Ok(())
+    }
+
+    /// Joins the groups to the decisions.
+    #[must_use]
+    pub fn finish(mut self, run_id: &str, decisions: &[PolicyEvent]) -> ToolEffects {
+        let decision = |id: &str| {
+            let mut all = decisions.iter().filter(|event| event.tool_call_id == id);
+            let first = all.next();
+            // Two decisions on one id: neither is the call's.
+            first.filter(|_| all.next().is_none()).map(|event| event.decision.clone())
+        };
+        let mut ambiguous = Group::default();
+        let mut calls = Vec::new();
+        for window in self.windows {
+            let group = self.groups.remove(&Some(window.tool_call_id.clone())).unwrap_or_default();
+            let mut call = CallEffects {
+                tool_call_id: window.tool_call_id.clone(),
+                tool: window.tool.clone(),
+                decision: decision(&window.tool_call_id),
+                attribution: Attribution::Exact,
+                effects: Vec::new(),
+                telemetry: group.telemetry,
+            };
+            let twice = self.windows.iter().filter(|other| other.tool_call_id == window.tool_call_id).count() > 1;
+            if window.ambiguous || twice {
+                call.attribution = Attribution::Ambiguous;
+                for (effect, count) in group.counts {
+                    *ambiguous.counts.entry(effect).or_default() += count;
+                }
+            } else {
+                call.effects = group.list();
+            }
+            calls.push(call);
+        }
+        for event in decisions {
+            if !self.windows.iter().any(|window| window.tool_call_id == event.tool_call_id) {
+                calls.push(CallEffects {
+                    tool_call_id: event.tool_call_id.clone(),
+                    tool: event.tool.clone(),
+                    decision: Some(event.decision.clone()),
+                    attribution: Attribution::None,
+                    effects: Vec::new(),
+                    telemetry: 0,
+                });
+            }
+        }
+        let outside = self.groups.remove(&None).unwrap_or_default();
+        ToolEffects {
+            schema: ToolEffects::SCHEMA.to_owned(),
+            run_id: run_id.to_owned(),
+            calls,
+            ambiguous: ambiguous.list(),
+            outside_telemetry: outside.telemetry,
+            outside: outside.list(),
+        }
+    }
+}

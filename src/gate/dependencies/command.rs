@@ -1,0 +1,148 @@
+//! An install command: shown as a line to paste, or carried out.
+
+use crate::error::{Code, Error, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What installs a fixture's packages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstallCommand {
+    folder: PathBuf,
+    replaces: Option<String>,
+    steps: Vec<Vec<String>>,
+}
+
+impl InstallCommand {
+    /// `steps`, one after the other, in `folder`.
+    pub(super) fn new(folder: &Path, steps: Vec<Vec<String>>) -> Self {
+        Self { folder: folder.to_path_buf(), replaces: None, steps }
+    }
+
+    /// Removes `folder`, relative to where the steps run, before the first of them.
+    pub(super) fn replacing(mut self, folder: &str) -> Self {
+        self.replaces = Some(folder.to_owned());
+        self
+    }
+
+    /// As one line for a shell.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let remove = self.replaces.as_ref().map(|folder| format!("rm -rf {}", quoted(folder)));
+        let steps = self
+            .steps
+            .iter()
+            .map(|words| words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "));
+        let line = remove.into_iter().chain(steps).collect::<Vec<_>>().join(" && ");
+        format!("(cd {} && {line})", quoted(&self.folder.display().to_string()))
+    }
+
+    /// Carries it out. Run as root, it acts as the owner of the folder, so that a checkout stays its owner's.
+    ///
+    /// # Errors
+    /// `InstallFailed`, with the end of what the installer said.
+    pub fn run(&self) -> Result<()> {
+        if let Some(folder) = &self.replaces {
+            let folder = self.folder.join(folder);
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder)
+                    .map_err(|error| Error::io("cannot remove", &folder, error))?;
+            }
+        }
+        self.steps.iter().try_for_each(|words| self.step(words))
+    }
+
+    fn step(&self, words: &[String]) -> Result<()> {
+        let failed = |message: String| {
+            Error::new(Code::InstallFailed, message).at(self.folder.display()).hint(self.shown())
+        };
+        let Some((program, arguments)) = words.split_first() else { return Ok(()) };
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.folder).stdin(std::process::Stdio::null());
+        as_owner(&mut command, &self.folder)?;
+        let output = command.output().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                let package = if program == "npm" { "npm" } else { "python3-pip" };
+                failed(format!("{program} is not there")).hint(format!("apt-get install -y {package}"))
+            }
+            _ => failed(format!("cannot start {program}: {error}")),
+        })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(failed(format!(
+            "{program} ended with {}: {}",
+            output.status,
+            end_of(&output.stderr, &output.stdout)
+        )))
+    }
+}
+
+/// The last lines of what an installer said, on one line.
+fn end_of(stderr: &[u8], stdout: &[u8]) -> String {
+    let said = if stderr.iter().all(u8::is_ascii_whitespace) { stdout } else { stderr };
+    let text = String::from_utf8_lossy(said);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(4)..].join("; ")
+}
+
+#[cfg(unix)]
+fn as_owner(command: &mut Command, folder: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::process::CommandExt;
+    let meta = folder.metadata().map_err(|error| Error::io("cannot look at", folder, error))?;
+    if nix::unistd::geteuid().is_root() && meta.uid() != 0 {
+        command.uid(meta.uid()).gid(meta.gid());
+        if let Ok(Some(user)) = nix::unistd::User::from_uid(meta.uid().into()) {
+            command.env("HOME", user.dir);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn as_owner(_command: &mut Command, _folder: &Path) -> Result<()> {
+    Ok(())
+}
+
+/// A word as a POSIX shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(folder: &Path, words: &[&str]) -> InstallCommand {
+        InstallCommand::new(folder, vec![words.iter().map(|&word| word.to_owned()).collect()])
+    }
+
+    #[test]
+    fn it_is_shown_as_a_line_that_a_shell_reads_back() {
+        let shown = command(Path::new("/a b"), &["npm", "ci", "it's"]).replacing("site-packages").shown();
+        assert_eq!(shown, r"(cd '/a b' && rm -rf site-packages && npm ci 'it'\''s')");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_failing_step_tells_what_the_installer_said_and_the_next_one_does_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut both = command(folder.path(), &["sh", "-c", "echo no such package >&2; exit 3"]);
+        both.steps.push(vec!["touch".to_owned(), "ran".to_owned()]);
+        let error = both.run().unwrap_err();
+        assert_eq!(error.code(), Code::InstallFailed);
+        assert!(error.message().contains("no such package"), "{error}");
+        assert!(!folder.path().join("ran").exists());
+    }
+
+    #[test]
+    fn a_missing_installer_names_the_package_that_brings_it() {
+        let error = command(&std::env::temp_dir(), &["no-such-npm-here"]).run().unwrap_err();
+        assert_eq!(error.advice(), Some("apt-get install -y python3-pip"));
+    }
+}

@@ -1,0 +1,185 @@
+//! What a fixture needs before it is measured: packages from lockfiles, and the interpreters that run it.
+//!
+//! Everything is installed before measurement, from lockfiles with digests, without running any package's
+//! scripts. This module says what is missing or differs, with the command that installs it, and carries that
+//! command out for `--install`. It reads metadata only; no package's code runs here.
+
+mod command;
+mod interpreter;
+mod npm;
+mod pip;
+
+pub use command::InstallCommand;
+pub use interpreter::Interpreter;
+
+use super::Entry;
+use crate::error::{Code, Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// What was found of one gate's dependencies.
+#[derive(Debug, Default)]
+pub struct Inspection {
+    /// Everything that keeps the gate from being measured; each hint is a line to paste or to change.
+    pub problems: Vec<Error>,
+    /// Interpreters by the name that `${name}` stands for in `command`: `node`, `python`.
+    pub interpreters: BTreeMap<String, Interpreter>,
+}
+
+impl Inspection {
+    /// The interpreters, when nothing is wrong.
+    ///
+    /// # Errors
+    /// The first problem.
+    pub fn ready(self) -> Result<BTreeMap<String, Interpreter>> {
+        match self.problems.into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(self.interpreters),
+        }
+    }
+}
+
+/// Looks at what `entry` needs and what is installed.
+///
+/// # Errors
+/// `Io`, or `LockfileInvalid` when a lockfile can't be read at all; what is missing is no error, but a problem.
+pub fn inspect(entry: &Entry) -> Result<Inspection> {
+    let fixture = entry.fixture();
+    let mut found = Inspection::default();
+    let dependencies = &entry.definition.dependencies;
+    if let Some(wanted) = &dependencies.npm {
+        found.problems.extend(npm::inspect(&fixture, wanted, &entry.file)?);
+        keep(&mut found, "node", interpreter::node(&fixture, &fixture.join(&wanted.folder)));
+    }
+    if let Some(wanted) = &dependencies.pip {
+        match interpreter::python() {
+            Ok(python) => {
+                found.problems.extend(pip::inspect(&fixture, wanted, &entry.file, &python)?);
+                found.interpreters.insert("python".to_owned(), python);
+            }
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    Ok(found)
+}
+
+fn keep(found: &mut Inspection, name: &str, interpreter: Result<Interpreter>) {
+    match interpreter {
+        Ok(interpreter) => {
+            found.interpreters.insert(name.to_owned(), interpreter);
+        }
+        Err(problem) => found.problems.push(problem),
+    }
+}
+
+/// The commands that install what the fixtures of `entries` need, each once.
+///
+/// # Errors
+/// As [`inspect`]; `InterpreterMissing` when pip packages are needed and no python is there.
+pub fn install_plan<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<InstallCommand>> {
+    let mut plan = Vec::new();
+    let mut seen = BTreeSet::new();
+    for entry in entries {
+        let fixture = entry.fixture();
+        if let Some(wanted) = &entry.definition.dependencies.npm {
+            let folder = fixture.join(&wanted.folder);
+            if seen.insert(folder.clone()) && !npm::inspect(&fixture, wanted, &entry.file)?.is_empty() {
+                plan.push(npm::install_command(&folder));
+            }
+        }
+        if let Some(wanted) = &entry.definition.dependencies.pip {
+            let target = fixture.join(&wanted.target);
+            let python = interpreter::python()?;
+            if seen.insert(target) && !pip::inspect(&fixture, wanted, &entry.file, &python)?.is_empty() {
+                plan.push(pip::install_command(&fixture, wanted, &python)?);
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Puts interpreters in the place of `${node}` and `${python}`; `sandbox` is where the measured process sees its fixture.
+///
+/// # Errors
+/// `DefinitionInvalid` for a placeholder that the gate's dependencies don't give a meaning to.
+pub fn expand(
+    command: &[String],
+    interpreters: &BTreeMap<String, Interpreter>,
+    sandbox: &Path,
+) -> Result<Vec<String>> {
+    command
+        .iter()
+        .map(|word| {
+            let Some(name) = word.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) else {
+                return Ok(word.clone());
+            };
+            match interpreters.get(name) {
+                Some(interpreter) => Ok(interpreter.seen_from(sandbox).display().to_string()),
+                None => Err(Error::new(
+                    Code::DefinitionInvalid,
+                    format!("command: nothing in `dependencies` says what ${{{name}}} is"),
+                )
+                .hint("${node} needs dependencies.npm, ${python} needs dependencies.pip")),
+            }
+        })
+        .collect()
+}
+
+/// The place of the line in `gate.yaml` that pins `package`, so that a changed version names what to edit.
+fn pin_in(file: &Path, package: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().position(|line| {
+        let key = line.trim_start().trim_start_matches(['"', '\'']);
+        key.strip_prefix(package).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))
+    });
+    match line {
+        Some(at) => format!("{}:{}", file.display(), at + 1),
+        None => file.display().to_string(),
+    }
+}
+
+/// A pinned version that isn't the installed one; `found` is `None` when the package isn't there.
+fn version_differs(file: &Path, package: &str, expected: &str, found: Option<&str>) -> Error {
+    let installed =
+        found.map_or_else(|| "is not installed".to_owned(), |found| format!("{found} is installed"));
+    let error = Error::new(
+        Code::DependencyVersion,
+        format!("{package}: this gate expects version {expected}, {installed}"),
+    )
+    .at(pin_in(file, package));
+    match found {
+        Some(found) => error.hint(format!("change that line to `\"{package}\": {found}`, or the lockfile")),
+        None => error.hint("take the line out, or add the package to the lockfile"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn placeholders_become_the_interpreter_as_the_sandbox_sees_it() {
+        let interpreters = BTreeMap::from([
+            ("node".to_owned(), Interpreter::InFixture("node_modules/x/bin/node".into())),
+            ("python".to_owned(), Interpreter::OnHost("/usr/bin/python3".into())),
+        ]);
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        let sandbox = Path::new("/run/fixture");
+        assert_eq!(
+            expand(&words(&["${node}", "a ${node}", "${python}"]), &interpreters, sandbox).unwrap(),
+            ["/run/fixture/node_modules/x/bin/node", "a ${node}", "/usr/bin/python3"]
+        );
+        let error = expand(&words(&["${ruby}"]), &interpreters, sandbox).unwrap_err();
+        assert_eq!(error.code(), Code::DefinitionInvalid);
+    }
+
+    #[test]
+    fn a_wrong_version_names_the_line_to_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("gate.yaml");
+        std::fs::write(&file, "a: 1\n    \"@openai/agents\": 0.1.0\n").unwrap();
+        let error = version_differs(&file, "@openai/agents", "0.1.0", Some("0.2.0"));
+        assert_eq!(error.place(), Some(format!("{}:2", file.display()).as_str()));
+        assert_eq!(error.advice(), Some("change that line to `\"@openai/agents\": 0.2.0`, or the lockfile"));
+    }
+}

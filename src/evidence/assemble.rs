@@ -1,7 +1,9 @@
 //! One run's records and logs to everything that is kept of it.
 
 use super::archive::{Archive, Members, safe_run_id, write};
-use super::contract::{CapabilitySurface, CorrelationReport, ObservationHealth, RunFinished, RunStarted, schema};
+use super::contract::{
+    CapabilitySurface, CorrelationReport, ObservationHealth, RunFinished, RunStarted, schema,
+};
 use super::correlation::correlate;
 use super::effects;
 use super::filter::{Filter, FilterReport};
@@ -96,15 +98,16 @@ pub fn assemble(
         let proof = redacted_proof(&summary.proof, &mut aside);
         write_swept(&folder.join("capture_proof.json"), &proof, &aside)?;
     }
-    let windows: Vec<CallWindow> = summary.calls.iter().map(|window| redacted_window(window, &mut aside)).collect();
+    let windows: Vec<CallWindow> =
+        summary.calls.iter().map(|window| redacted_window(window, &mut aside)).collect();
     let mut redactor = Redactor::new(key)?;
 
     let mut grouping = Grouping::new(&windows, &filter);
-    let mut streamed = stream(facts.run_id, &filter, recording, details, &mut aside, &mut grouping)?;
+    let mut streamed = stream(facts.run_id, filter, recording, details, &mut aside, &mut grouping)?;
     let processes = std::mem::take(&mut streamed.kernel.processes);
     let kernel_events = streamed.kernel.events.len() as u64;
     let filtered = streamed.kernel.tally.total();
-    let filter_report = streamed.kernel.tally.report(&filter, facts.run_id, kernel_events);
+    let filter_report = streamed.kernel.tally.report(filter, facts.run_id, kernel_events);
 
     let members = members(facts, summary, streamed.kernel, logs, &mut redactor);
     let bytes = members.bytes()?;
@@ -125,7 +128,11 @@ pub fn assemble(
     let kernel_set = KernelSet::of(facts.run_id, &members.kernel, &processes);
     if let Some(folder) = details {
         write_swept(&folder.join("kernel_set.json"), &kernel_set, &aside)?;
-        write_swept(&folder.join("tool_effects.json"), &grouping.finish(facts.run_id, &members.policy), &aside)?;
+        write_swept(
+            &folder.join("tool_effects.json"),
+            &grouping.finish(facts.run_id, &members.policy),
+            &aside,
+        )?;
         write_swept(&folder.join("filter.json"), &redacted_report(filter_report, &mut aside), &aside)?;
     }
     if let Some(folder) = &outputs.extract {
@@ -161,7 +168,8 @@ fn stream(
     aside: &mut Redactor<'_>,
     grouping: &mut Grouping<'_>,
 ) -> Result<Streamed> {
-    let mut file = details.map(|folder| effects::Writer::create(&folder.join("effects.ndjson"), run_id)).transpose()?;
+    let mut file =
+        details.map(|folder| effects::Writer::create(&folder.join("effects.ndjson"), run_id)).transpose()?;
     let mut normaliser = Normaliser::new(run_id, filter);
     let mut refused = None;
     let mut count = 0;

@@ -34,7 +34,11 @@ struct LineIn {
 pub fn redact(effect: &mut Effect, redactor: &mut Redactor<'_>) {
     let exec = effect.operation == Operation::Exec;
     let mut path = |value: &mut PathValue| {
-        if exec { redactor.exec("path", &mut value.value) } else { redactor.text("path", &mut value.value) }
+        if exec {
+            redactor.exec("path", &mut value.value)
+        } else {
+            redactor.text("path", &mut value.value)
+        }
         if let Some(requested) = &mut value.requested {
             redactor.text("path", requested);
         }
@@ -110,7 +114,7 @@ impl Writer {
 ///
 /// # Errors
 /// `Io` when it can't be opened; each line gives `EvidenceInvalid`, naming file and line, when it breaks its contract.
-pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Effect>>> {
+pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Effect>> + use<>> {
     let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
     let mut lines = BufReader::new(file);
     let path = path.to_owned();
@@ -131,8 +135,11 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Effect>>> {
             }
         }
         let result = parse(&line, seq, &mut run).map_err(|(expected, found)| {
-            Error::new(Code::EvidenceInvalid, format!("expected {expected}, found {found}"))
-                .at(format!("{}:{}", path.display(), seq + 1))
+            Error::new(Code::EvidenceInvalid, format!("expected {expected}, found {found}")).at(format!(
+                "{}:{}",
+                path.display(),
+                seq + 1
+            ))
         });
         ended = result.is_err();
         seq += 1;

@@ -11,6 +11,7 @@ use crate::files;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// The rules of this release.
 const RULES: &str = include_str!("filter.yaml");
@@ -74,8 +75,15 @@ impl Filter {
     ///
     /// # Errors
     /// `DefinitionInvalid` when they don't validate, which a test rules out.
-    pub fn embedded() -> Result<Self> {
-        Self::parse(RULES, "filter.yaml")
+    pub fn embedded() -> Result<&'static Self> {
+        static PARSED: OnceLock<Filter> = OnceLock::new();
+        match PARSED.get() {
+            Some(filter) => Ok(filter),
+            None => {
+                let filter = Self::parse(RULES, "filter.yaml")?;
+                Ok(PARSED.get_or_init(|| filter))
+            }
+        }
     }
 
     /// Reads rules; `place` names the file in errors.

@@ -186,13 +186,8 @@ pub fn first_fault(health: &ObservationHealth) -> Option<(String, String)> {
         })
         .or_else(|| {
             (health.platform != "linux" && health.kernel_layer != "absent").then(|| {
-                (
-                    "kernel_layer absent on a platform other than linux".to_owned(),
-                    health.kernel_layer.clone(),
-                )
+                ("kernel_layer absent on a platform other than linux".to_owned(), health.kernel_layer.clone())
             })
         })
-        .or_else(|| {
-            health.run_id.is_empty().then(|| ("a run_id".to_owned(), "an empty one".to_owned()))
-        })
+        .or_else(|| health.run_id.is_empty().then(|| ("a run_id".to_owned(), "an empty one".to_owned())))
 }

@@ -124,7 +124,8 @@ impl<'a> Normaliser<'a> {
         let mut event = self.blank(kind, effect.pid);
         match kind {
             Kind::Openat => {
-                if let Some((rule, path)) = effect.path.as_ref().and_then(|path| self.filter.telemetry(path)) {
+                if let Some((rule, path)) = effect.path.as_ref().and_then(|path| self.filter.telemetry(path))
+                {
                     self.tally.count(rule, path)?;
                     return Ok(Sorted::Telemetry);
                 }
@@ -337,7 +338,11 @@ pub fn first_fault(event: &KernelEvent) -> Option<(String, String)> {
         return fault("all fields of connect_blocked or none", "some".to_owned());
     }
     if event.kind != "openat" {
-        return if opens { fault("fields of openat only there", format!("them in {}", event.kind)) } else { None };
+        return if opens {
+            fault("fields of openat only there", format!("them in {}", event.kind))
+        } else {
+            None
+        };
     }
     let (Some(flags), Some(mode), Some(result)) = (event.flags, event.mode, event.return_value) else {
         return fault("flags, mode and return_value of an openat", "one of them missing".to_owned());

@@ -107,7 +107,9 @@ pub fn sdk_events(run_id: &str, log: &[u8], path: &Path) -> Result<Vec<SdkEvent>
         }
         let (tool_call_id, tool) = (line.optional_text("tool_call_id")?, line.optional_text("tool")?);
         if event_type.starts_with("tool_call_") && (tool_call_id.is_none() || tool.is_none()) {
-            return Err(line.wrong(&format!("tool_call_id and tool of a {event_type}"), "one of them missing"));
+            return Err(
+                line.wrong(&format!("tool_call_id and tool of a {event_type}"), "one of them missing")
+            );
         }
         events.push(SdkEvent {
             schema: schema::SDK_EVENT.to_owned(),
@@ -126,8 +128,11 @@ pub fn sdk_events(run_id: &str, log: &[u8], path: &Path) -> Result<Vec<SdkEvent>
 
 fn not_empty<T>(events: Vec<T>, what: &str, path: &Path) -> Result<Vec<T>> {
     if events.is_empty() {
-        return Err(Error::new(Code::LogMissing, format!("expected at least one {what}, found an empty log"))
-            .at(path.display()));
+        return Err(Error::new(
+            Code::LogMissing,
+            format!("expected at least one {what}, found an empty log"),
+        )
+        .at(path.display()));
     }
     Ok(events)
 }
@@ -188,7 +193,10 @@ fn lines<'a>(log: &'a [u8], path: &'a Path) -> impl Iterator<Item = Result<Line<
             Some(Err(Error::new(Code::LogInvalid, message).at(format!("{}:{number}", path.display()))))
         };
         if bytes.len() > MAX_LINE_BYTES {
-            return wrong(format!("expected a line of at most {MAX_LINE_BYTES} bytes, found {}", bytes.len()));
+            return wrong(format!(
+                "expected a line of at most {MAX_LINE_BYTES} bytes, found {}",
+                bytes.len()
+            ));
         }
         let text = String::from_utf8_lossy(bytes);
         let text = text.trim();

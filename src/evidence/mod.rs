@@ -21,8 +21,8 @@ pub mod tool_effects;
 pub use archive::{Archive, Finding};
 pub use assemble::{Outputs, RunFacts, Written, assemble};
 pub use contract::{
-    CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, RunFinished, RunStarted,
-    SdkEvent,
+    CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, RunFinished,
+    RunStarted, SdkEvent,
 };
 pub use filter::Filter;
 pub use kernel_set::KernelSet;

@@ -111,7 +111,9 @@ impl CountedEffect {
         }
         let name = |path: &PathValue| path.value.clone();
         let state = effect.path.as_ref().and_then(|path| {
-            use crate::capture::PathState::{Anonymous, Deleted, Detached, Requested, Resolved, Truncated, Unreadable};
+            use crate::capture::PathState::{
+                Anonymous, Deleted, Detached, Requested, Resolved, Truncated, Unreadable,
+            };
             Some(match path.state {
                 Resolved => return None,
                 Requested => "requested",
@@ -182,8 +184,11 @@ impl<'a> Grouping<'a> {
         if let Some(call) = &effect.call
             && !self.windows.iter().any(|window| window.tool_call_id == *call)
         {
-            return Err(Error::new(Code::EvidenceInvalid, format!("expected a window of call {call}, found none"))
-                .at(format!("effect {}", effect.seq)));
+            return Err(Error::new(
+                Code::EvidenceInvalid,
+                format!("expected a window of call {call}, found none"),
+            )
+            .at(format!("effect {}", effect.seq)));
         }
         let group = self.groups.entry(effect.call.clone()).or_default();
         let is_open = effect.operation == Operation::Open
@@ -229,7 +234,8 @@ impl<'a> Grouping<'a> {
                 effects: Vec::new(),
                 telemetry: group.telemetry,
             };
-            let twice = self.windows.iter().filter(|other| other.tool_call_id == window.tool_call_id).count() > 1;
+            let twice =
+                self.windows.iter().filter(|other| other.tool_call_id == window.tool_call_id).count() > 1;
             if window.ambiguous || twice {
                 call.attribution = Attribution::Ambiguous;
                 for (effect, count) in group.counts {

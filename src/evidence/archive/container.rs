@@ -64,7 +64,9 @@ impl Reader<'_> {
         while filled < BLOCK {
             match self.gzip.read(&mut block[filled..]) {
                 Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(fault("archive", "whole blocks of 512 bytes", format!("{filled} bytes"))),
+                Ok(0) => {
+                    return Err(fault("archive", "whole blocks of 512 bytes", format!("{filled} bytes")));
+                }
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(fault("archive", "a whole gzip stream", error)),
@@ -149,15 +151,19 @@ fn parse_header(header: &[u8; BLOCK], place: usize) -> Result<(&'static str, u64
     if header[345..].iter().any(|byte| *byte != 0) {
         return Err(fault(path, "zeros from byte 345 of the header", "other bytes"));
     }
-    let expected: u32 =
-        header.iter().enumerate().map(|(i, byte)| if (148..156).contains(&i) { 32 } else { u32::from(*byte) }).sum();
+    let expected: u32 = header
+        .iter()
+        .enumerate()
+        .map(|(i, byte)| if (148..156).contains(&i) { 32 } else { u32::from(*byte) })
+        .sum();
     let text = String::from_utf8_lossy(&header[148..156]);
     let found = u32::from_str_radix(text.trim_matches(['\0', ' ']), 8).ok();
     if found != Some(expected) {
         return Err(fault(path, format!("header checksum {expected:o}"), text.trim_matches(['\0', ' '])));
     }
     let size = &header[124..136];
-    let digits = std::str::from_utf8(&size[..11]).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+    let digits =
+        std::str::from_utf8(&size[..11]).ok().filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
     match digits.and_then(|text| u64::from_str_radix(text, 8).ok()) {
         Some(size_in_bytes) if size[11] == 0 || size[11] == b' ' => Ok((path, size_in_bytes)),
         _ => Err(fault(

@@ -4,8 +4,8 @@ use super::member;
 use super::write::Members;
 use crate::error::{Code, Error};
 use crate::evidence::contract::{
-    ArchiveManifest, CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, RunFinished,
-    RunStarted, SdkEvent, schema,
+    ArchiveManifest, CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent,
+    RunFinished, RunStarted, SdkEvent, schema,
 };
 use crate::evidence::correlation::{SESSION_AMBIGUOUS, correlate};
 use crate::evidence::{health, kernel, logs, redaction, strict, surface};
@@ -29,7 +29,8 @@ impl Finding {
     /// As the error that refuses the archive.
     #[must_use]
     pub fn into_error(self) -> Error {
-        Error::new(Code::EvidenceInvalid, format!("expected {}, found {}", self.expected, self.found)).at(self.place)
+        Error::new(Code::EvidenceInvalid, format!("expected {}, found {}", self.expected, self.found))
+            .at(self.place)
     }
 }
 
@@ -111,7 +112,9 @@ impl Check<'_> {
         if bytes.last().is_some_and(|last| *last != b'\n') {
             self.fault(path, "a newline after the last line", "none");
         }
-        for (index, line) in bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|byte| *byte == b'\n').enumerate() {
+        for (index, line) in
+            bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|byte| *byte == b'\n').enumerate()
+        {
             if bytes.is_empty() {
                 break;
             }
@@ -133,7 +136,11 @@ impl Check<'_> {
         let manifest: ArchiveManifest = self.json(path)?;
         self.equal(path, "schema", schema::ARCHIVE_MANIFEST, &manifest.schema);
         if !safe_run_id(&manifest.run_id) {
-            self.fault(path, "a run_id of letters, digits, _ and -", manifest.run_id.escape_debug().to_string());
+            self.fault(
+                path,
+                "a run_id of letters, digits, _ and -",
+                manifest.run_id.escape_debug().to_string(),
+            );
         }
         for key in manifest.files.keys() {
             if !member::ALL[1..].contains(&key.as_str()) {
@@ -183,7 +190,11 @@ impl Check<'_> {
             self.fault(format!("{path}:1"), "sorted env_keys", "another order");
         }
         if finished.success != (finished.exit_code == Some(0)) {
-            self.fault(format!("{path}:2"), "success exactly with exit_code 0", format!("{}", finished.success));
+            self.fault(
+                format!("{path}:2"),
+                "success exactly with exit_code 0",
+                format!("{}", finished.success),
+            );
         }
         Some((started, finished))
     }
@@ -270,7 +281,11 @@ impl Check<'_> {
             (member::SDK, "sdk_layer", &content.health.sdk_layer, content.sdk.len()),
         ] {
             if present(state) != (count > 0) {
-                self.fault(path, format!("lines exactly when {layer} is not absent"), format!("{count}, {state}"));
+                self.fault(
+                    path,
+                    format!("lines exactly when {layer} is not absent"),
+                    format!("{count}, {state}"),
+                );
             }
         }
         let calls: std::collections::BTreeSet<_> =
@@ -300,7 +315,7 @@ impl Check<'_> {
         if health.redaction.as_ref().is_none_or(|receipt| receipt.mode == "disabled_unsafe") {
             return;
         }
-        let Ok(shapes) = redaction::Shapes::new() else { return };
+        let Ok(shapes) = redaction::Shapes::shared() else { return };
         for (path, bytes) in self.members {
             let text = String::from_utf8_lossy(bytes);
             if let Some(hit) = shapes.hits(&text).first() {
@@ -345,5 +360,6 @@ fn first_difference<T: Serialize>(expected: &T, found: &T) -> String {
 /// Whether a run id is safe: not empty, only ASCII letters, digits, `_` and `-`.
 #[must_use]
 pub fn safe_run_id(run_id: &str) -> bool {
-    !run_id.is_empty() && run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    !run_id.is_empty()
+        && run_id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
 }

@@ -3,8 +3,8 @@
 use super::member;
 use crate::error::{Code, Error, Result};
 use crate::evidence::contract::{
-    ArchiveManifest, CapabilitySurface, CorrelationReport, KernelEvent, ManifestFile, ObservationHealth, PolicyEvent,
-    RunFinished, RunStarted, SdkEvent, schema,
+    ArchiveManifest, CapabilitySurface, CorrelationReport, KernelEvent, ManifestFile, ObservationHealth,
+    PolicyEvent, RunFinished, RunStarted, SdkEvent, schema,
 };
 use crate::files::{compact, sha256};
 use flate2::{Compression, GzBuilder};
@@ -87,7 +87,8 @@ fn lines<T: Serialize>(items: &[T]) -> Result<Vec<u8>> {
 /// # Errors
 /// `Internal` when a member is missing.
 pub fn write(members: &BTreeMap<&'static str, Vec<u8>>) -> Result<Vec<u8>> {
-    let failed = |error: std::io::Error| Error::new(Code::Internal, format!("cannot build the archive: {error}"));
+    let failed =
+        |error: std::io::Error| Error::new(Code::Internal, format!("cannot build the archive: {error}"));
     let gzip = GzBuilder::new().mtime(0).operating_system(255).write(Vec::new(), Compression::best());
     let mut archive = tar::Builder::new(gzip);
     for path in member::ALL {

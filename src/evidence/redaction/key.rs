@@ -50,8 +50,7 @@ impl RedactionKey {
                     .hint(format!("unset {VARIABLE}"))
             });
         }
-        let home =
-            set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+        let home = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
         let candidates: Vec<PathBuf> = std::iter::once(host_file.to_owned())
             .chain(home.map(|folder| folder.join("assay/redaction.key")))
             .collect();
@@ -129,8 +128,11 @@ impl RedactionKey {
                 .mode()
                 & 0o777;
             if mode & 0o077 != 0 {
-                return Err(wrong(path, format!("expected mode 0600 of the redaction key, found {mode:04o}"))
-                    .hint(format!("chmod 600 {}", path.display())));
+                return Err(wrong(
+                    path,
+                    format!("expected mode 0600 of the redaction key, found {mode:04o}"),
+                )
+                .hint(format!("chmod 600 {}", path.display())));
             }
         }
         let decode = |text: &str| URL_SAFE_NO_PAD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok();

@@ -12,7 +12,6 @@ pub use shapes::{Hit, Shapes};
 use super::contract::Redaction;
 use crate::error::{Code, Error, Result};
 use hmac::{Hmac, KeyInit, Mac};
-use regex::Regex;
 use std::collections::BTreeMap;
 
 /// Flags whose value is a credential, compared without case.
@@ -39,8 +38,7 @@ const SECRET_FLAGS: &[&str] = &[
 #[derive(Debug)]
 pub struct Redactor<'k> {
     key: &'k RedactionKey,
-    shapes: Shapes,
-    userinfo: Regex,
+    shapes: &'static Shapes,
     by_rule: BTreeMap<String, u64>,
     by_field: BTreeMap<String, u64>,
 }
@@ -51,14 +49,7 @@ impl<'k> Redactor<'k> {
     /// # Errors
     /// `Internal` when a pattern doesn't compile, which a test rules out.
     pub fn new(key: &'k RedactionKey) -> Result<Self> {
-        Ok(Self {
-            key,
-            shapes: Shapes::new()?,
-            userinfo: Regex::new(r"([A-Za-z][0-9A-Za-z+.-]*://)([^/\s:@]*:[^/\s@]*)@")
-                .map_err(|error| Error::new(Code::Internal, format!("redaction shape: {error}")))?,
-            by_rule: BTreeMap::new(),
-            by_field: BTreeMap::new(),
-        })
+        Ok(Self { key, shapes: Shapes::shared()?, by_rule: BTreeMap::new(), by_field: BTreeMap::new() })
     }
 
     /// Redacts `text` in place by its shape; `field` names where it stands.
@@ -77,12 +68,7 @@ impl<'k> Redactor<'k> {
 
     /// Redacts an endpoint or another address: first `user:password` in it, then its shape.
     pub fn address(&mut self, field: &str, text: &mut String) {
-        let found: Vec<(usize, usize)> = self
-            .userinfo
-            .captures_iter(text)
-            .filter_map(|found| found.get(2).map(|secret| (secret.start(), secret.end())))
-            .collect();
-        for (start, end) in found.into_iter().rev() {
+        for (start, end) in self.shapes.userinfo(text).into_iter().rev() {
             let secret = text[start..end].to_owned();
             let placeholder = self.placeholder(field, "url-userinfo", &secret);
             text.replace_range(start..end, &placeholder);

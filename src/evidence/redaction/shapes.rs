@@ -2,6 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use regex::{Regex, RegexSet};
+use std::sync::OnceLock;
 
 /// Name and pattern of each shape. The names are part of the contract: they stand in placeholders.
 const SHAPES: &[(&str, &str)] = &[
@@ -41,6 +42,7 @@ pub struct Shapes {
     set: RegexSet,
     each: Vec<(&'static str, Regex)>,
     placeholder: Regex,
+    userinfo: Regex,
 }
 
 /// One hit: the rule and the range of bytes.
@@ -55,11 +57,22 @@ pub struct Hit {
 }
 
 impl Shapes {
-    /// Compiles the shapes.
+    /// The shapes, compiled once for the process.
     ///
     /// # Errors
     /// `Internal` when a pattern doesn't compile, which a test rules out.
-    pub fn new() -> Result<Self> {
+    pub fn shared() -> Result<&'static Self> {
+        static COMPILED: OnceLock<Shapes> = OnceLock::new();
+        match COMPILED.get() {
+            Some(shapes) => Ok(shapes),
+            None => {
+                let shapes = Self::compile()?;
+                Ok(COMPILED.get_or_init(|| shapes))
+            }
+        }
+    }
+
+    fn compile() -> Result<Self> {
         let wrong = |error: regex::Error| Error::new(Code::Internal, format!("redaction shape: {error}"));
         let names: Vec<&str> =
             SHAPES.iter().map(|(name, _)| *name).chain(OTHER_RULES.iter().copied()).collect();
@@ -71,7 +84,16 @@ impl Shapes {
                 .collect::<Result<_>>()?,
             placeholder: Regex::new(&format!("<redacted:(?:{}):[0-9a-f]{{8}}>", names.join("|")))
                 .map_err(wrong)?,
+            userinfo: Regex::new(r"[A-Za-z][0-9A-Za-z+.-]*://([^/\s:@]*:[^/\s@]*)@").map_err(wrong)?,
         })
+    }
+
+    /// Where `user:password` stands in addresses with a scheme.
+    pub(super) fn userinfo(&self, text: &str) -> Vec<(usize, usize)> {
+        self.userinfo
+            .captures_iter(text)
+            .filter_map(|found| found.get(1).map(|secret| (secret.start(), secret.end())))
+            .collect()
     }
 
     /// Whether `text` could hold a hit at all; a cheap first question.

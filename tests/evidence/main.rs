@@ -1,0 +1,10 @@
+//! Evidence: from effects and logs to an archive, and back.
+
+mod archives;
+mod assembling;
+mod correlating;
+mod filtering;
+mod fixtures;
+mod kernel_events;
+mod log_files;
+mod redacting;

@@ -1,14 +1,17 @@
 //! `tool_effects.json`: for each tool call, exactly what was done while it had a cgroup of its own.
 //!
 //! The time, ids of tasks and descriptors go, so that two runs can be compared; equal effects are counted. Births and
-//! ends of tasks and the driver's own moves are left out, and opens that the filter calls telemetry are only counted.
+//! ends of tasks and the driver's own moves are left out. Opens that the filter calls telemetry are only counted, unless a call opened one to write.
 
 use super::contract::PolicyEvent;
 use super::filter::Filter;
+use super::kernel::access_mode;
 use crate::capture::{CallWindow, Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+const O_CREAT_OR_TRUNC: u64 = 0o1100;
 
 /// Distinct effects of one run; more is a named refusal.
 pub const MAX_DISTINCT: usize = 100_000;
@@ -193,7 +196,13 @@ impl<'a> Grouping<'a> {
         let group = self.groups.entry(effect.call.clone()).or_default();
         let is_open = effect.operation == Operation::Open
             || (effect.operation == Operation::IoUring && effect.syscall.starts_with("openat"));
-        if is_open && effect.path.as_ref().is_some_and(|path| self.filter.telemetry(path).is_some()) {
+        // A call that writes below /proc or /dev did something, whatever the v0 filter calls such a path.
+        let writes =
+            effect.flags.is_none_or(|flags| access_mode(flags) != "read" || flags & O_CREAT_OR_TRUNC != 0);
+        if is_open
+            && !(writes && effect.call.is_some())
+            && effect.path.as_ref().is_some_and(|path| self.filter.telemetry(path).is_some())
+        {
             group.telemetry += 1;
             return Ok(());
         }

@@ -157,6 +157,21 @@ fn effects_are_told_apart_by_the_calls_own_cgroup() {
 }
 
 #[test]
+fn a_call_that_writes_where_only_telemetry_is_expected_is_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut summary = summary();
+    summary.calls = vec![window("tc_1", "read_file", false)];
+    let hidden = Effect { call: Some("tc_1".to_owned()), ..open(0, "/dev/shm/hidden", 0o1101, 3) };
+    let log = open(1, "/dev/shm/assay-gates/sdk.ndjson", 0o2101, 4);
+    let written = assembled(folder.path(), &summary, vec![hidden, log], &Logs::default()).unwrap();
+    assert_eq!(written.kernel_events, 0, "v0 calls both telemetry");
+    let effects: ToolEffects =
+        serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
+    assert_eq!(effects.calls[0].effects[0].path.as_deref(), Some("/dev/shm/hidden"));
+    assert_eq!((effects.outside.len(), effects.outside_telemetry), (0, 1));
+}
+
+#[test]
 fn an_effect_of_an_unknown_call_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let stray = Effect { call: Some("tc_9".to_owned()), ..open(0, "/w/x", 0, 3) };

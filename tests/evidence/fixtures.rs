@@ -91,6 +91,7 @@ pub fn summary() -> Summary {
             elapsed_ms: 12,
             timed_out: false,
             interrupted: false,
+            stragglers: 0,
         },
         session_cgroup_id: Some(CGROUP),
         cgroup_clean: true,

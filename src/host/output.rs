@@ -10,9 +10,6 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
-/// Bytes of one stream that are kept.
-pub const KEPT: u64 = 1024 * 1024;
-
 /// One captured stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CapturedStream {

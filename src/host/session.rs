@@ -48,6 +48,7 @@ const MEBIBYTE: u64 = 1 << 20;
 #[derive(Debug)]
 pub struct Host {
     lock: HostLock,
+    state: PathBuf,
     /// Cgroups of killed earlier runs that were reaped.
     pub reaped: Vec<Leftover>,
 }
@@ -74,7 +75,15 @@ impl Host {
             .hint("sudo assay-gates …: loading kernel programs and making cgroups needs root"));
         }
         let lock = HostLock::take(state, what)?;
-        Ok(Self { lock, reaped: cgroup::reap()? })
+        let state = state.to_owned();
+        state::clear_spool(&state::spool(&state))?;
+        Ok(Self { lock, state, reaped: cgroup::reap()? })
+    }
+
+    /// The state folder that holds the lock.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
     }
 
     /// What a person should know about the host's state, one line each.
@@ -113,6 +122,18 @@ pub enum Place {
         /// Working folder.
         cwd: PathBuf,
     },
+}
+
+impl Place {
+    /// The private log folder as the program sees it: below /dev in a gate, since the evidence filter takes what is
+    /// there for telemetry; below /run where /dev/shm is the host's own.
+    #[must_use]
+    pub fn logs(&self) -> &'static Path {
+        Path::new(match self {
+            Place::Gate { .. } => LOGS,
+            Place::Host { .. } => "/run/assay-gates/logs",
+        })
+    }
 }
 
 /// What to measure, and how.
@@ -274,7 +295,10 @@ impl<'host> Session<'host> {
         }
         let mut binds =
             vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }];
-        let mut attach = vec![(self.work.fd().as_raw_fd(), PathBuf::from(WORK))];
+        let attach = vec![
+            (self.work.fd().as_raw_fd(), PathBuf::from(WORK)),
+            (self.logs.fd().as_raw_fd(), self.spec.place.logs().to_owned()),
+        ];
         let mut hide = self.spec.hide.clone();
         let mut read_only = false;
         match &self.spec.place {
@@ -284,7 +308,6 @@ impl<'host> Session<'host> {
                 private.push(empty("/tmp", 256 * MEBIBYTE, 0o1777));
                 private.push(empty("/var/tmp", 64 * MEBIBYTE, 0o1777));
                 binds.push(Bind { source: fixture.clone(), target: FIXTURE.into(), read_only: true });
-                attach.push((self.logs.fd().as_raw_fd(), LOGS.into()));
                 hide.extend(["/root", "/home"].map(PathBuf::from));
             }
             Place::Host { cwd } => {

@@ -21,6 +21,23 @@ pub fn folder() -> PathBuf {
         .map_or_else(|| DEFAULT_STATE.into(), PathBuf::from)
 }
 
+/// Where records of a run in progress are kept: on a disk, since they may be large.
+#[must_use]
+pub fn spool(state: &Path) -> PathBuf {
+    if state == Path::new(DEFAULT_STATE) { "/var/lib/assay-gates/spool".into() } else { state.join("spool") }
+}
+
+/// Removes what killed runs left in the spool. Only under the lock: there is no other run then.
+pub(super) fn clear_spool(spool: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(b"run-") {
+            let path = entry.path();
+            std::fs::remove_dir_all(&path).map_err(|error| Error::io("cannot remove", &path, error))?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes `folder` with mode 0700, or checks that it is a folder of root's that nobody else may write.
 ///
 /// # Errors

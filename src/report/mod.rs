@@ -3,6 +3,7 @@
 //! A run states facts as [`Event`]s; the terminal, the step summary, JSON lines and JUnit only show them.
 
 mod event;
+mod fence;
 mod human;
 mod junit;
 mod lines;
@@ -10,6 +11,7 @@ mod output;
 mod table;
 
 pub use event::{Event, Sink};
+pub use fence::measured;
 pub use human::{Human, Place};
 pub use junit::junit;
 pub use lines::{All, Lines, Recorder};

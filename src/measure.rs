@@ -1,0 +1,336 @@
+//! One measured run, from an empty cgroup to an archive: joins host, capture and evidence.
+//!
+//! Both `record` and `run` go through [`measure`], so that there is one way in which anything is ever measured.
+
+use crate::capture::{ArmOptions, Recorder, Summary};
+use crate::error::{Code, Error, Exit, Result};
+use crate::evidence::contract::schema;
+use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
+use crate::host::calls::{CallConfig, CallReport, CallServer};
+use crate::host::environment::Environment;
+use crate::host::folder::open_untrusted;
+use crate::host::interrupt::Interrupt;
+use crate::host::launch::Network;
+use crate::host::session::{CapturedStream, Ended, Host, Place, Session, Spec, own_binary};
+use crate::host::user::MeasuredUser;
+use crate::host::program::{Who, can_enter};
+use crate::host::{cgroup, state};
+use crate::policy::control::CONTROL_VARIABLE;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Bytes of each output stream that are kept.
+const OUTPUT_BYTES: u64 = 1024 * 1024;
+/// Bytes of a log of the program's that are taken over; evidence reads no more either.
+const LOG_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What to measure, and where the results go.
+#[derive(Clone, Debug)]
+pub struct Measurement {
+    /// The run; letters, digits, `_`, `-`.
+    pub run_id: String,
+    /// `none`, `openai-agents`, `gemini-google-genai`.
+    pub agent_shim: String,
+    /// argv.
+    pub argv: Vec<OsString>,
+    /// Variables of the program. Those of the driver are added here.
+    pub environment: Environment,
+    /// Names among them that the driver's user added on purpose; they stand in evidence, values never do.
+    pub added: Vec<String>,
+    /// As whom.
+    pub user: MeasuredUser,
+    /// Network.
+    pub network: Network,
+    /// Where the program stands.
+    pub place: Place,
+    /// Further files and folders that must not be seen; the outputs below are hidden anyway.
+    pub hide: Vec<PathBuf>,
+    /// The tree is killed after this long.
+    pub timeout: Option<Duration>,
+    /// SDK events are expected, and where the program writes them.
+    pub sdk_log: Option<LogPlace>,
+    /// Policy decisions are expected, and where they are written.
+    pub decision_log: Option<LogPlace>,
+    /// The archive.
+    pub archive: PathBuf,
+    /// Folder for effects.ndjson and its siblings.
+    pub details: Option<PathBuf>,
+    /// Folder for the archive's members.
+    pub extract: Option<PathBuf>,
+    /// Folder for stdout.log and stderr.log.
+    pub output: PathBuf,
+}
+
+/// Where a log of the measured program stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogPlace {
+    /// In the private log folder, under a name of the driver's choice.
+    Sandbox,
+    /// At a path of the host's.
+    At(PathBuf),
+}
+
+/// A run that was measured.
+#[derive(Debug)]
+pub struct Measured {
+    /// Outcome, accounting and proof.
+    pub summary: Summary,
+    /// What was written; or why no archive was.
+    pub written: Result<Written>,
+    /// The file that was executed.
+    pub program: PathBuf,
+    /// What a person should know, one line each.
+    pub notes: Vec<String>,
+    /// Fences that were in force.
+    pub fences: Vec<String>,
+    /// Captured standard output.
+    pub stdout: CapturedStream,
+    /// Captured standard error.
+    pub stderr: CapturedStream,
+}
+
+impl Measured {
+    /// The exit code that this run alone asks for, whatever the program's own status was.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        let outcome = &self.summary.outcome;
+        let stopped = outcome.timed_out || outcome.interrupted;
+        let lost = self.stdout.failure.is_some() || self.stderr.failure.is_some();
+        Exit::worst([
+            self.summary.exit(),
+            if stopped || lost { Exit::Infrastructure } else { Exit::Passed },
+            self.written.as_ref().map_or_else(Error::exit, |_| Exit::Passed),
+        ])
+    }
+}
+
+/// Measures one run on a host that was entered.
+///
+/// # Errors
+/// Whatever kept it from being measured at all. A run that was measured but is incomplete, was stopped, or gave no
+/// archive is a [`Measured`] that says so.
+pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<Measured> {
+    let spool = spool(host)?;
+    std::fs::create_dir_all(&wanted.output)
+        .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
+    let sdk = wanted.sdk_log.as_ref().map(|place| Log::prepare(place, "sdk-events.ndjson", wanted)).transpose()?;
+    let decisions =
+        wanted.decision_log.as_ref().map(|place| Log::prepare(place, "policy-decisions.ndjson", wanted)).transpose()?;
+    let driver = driver_variables(wanted, sdk.as_ref(), decisions.as_ref());
+    let mut environment = wanted.environment.clone();
+    environment.extend(driver.iter().map(|(name, value)| (OsString::from(name), value.clone().into_os_string())));
+
+    let session = Session::prepare(host, spec(host, wanted, environment, spool.path()))?;
+    let cgroup = std::sync::Arc::clone(session.cgroup());
+    let mut recorder = Recorder::arm(ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
+    recorder.begin()?;
+    let calls = decisions.as_ref().map(|_| {
+        CallServer::start(CallConfig {
+            run_id: wanted.run_id.clone(),
+            socket: session.logs().path().join("control.sock"),
+            log: spool.path().join("decisions.ndjson"),
+            cgroup: std::sync::Arc::clone(&cgroup),
+        })
+    });
+    let calls = calls.transpose()?;
+    if Interrupt::install()?.requested().is_some() {
+        return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
+    }
+    let ended = session.spawn()?.wait()?;
+    let report = calls.map(CallServer::finish);
+    let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
+    let mut recording = recorder.finish(ended.outcome.clone(), windows)?;
+    ended.remove()?;
+    let origin = report.as_ref().and_then(|report| report.policy_origin.clone());
+    recording.summary.proof.policy_origin.clone_from(&origin);
+    note_environment(&mut recording.summary, wanted, &ended, &cgroup);
+
+    let logs = take_logs(wanted, &ended, sdk, decisions, report.filter(|_| origin.as_deref() == Some("corroborated")));
+    let command: Vec<String> = wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let mut env_keys: Vec<String> = driver.into_iter().map(|(name, _)| name.to_owned()).collect();
+    env_keys.extend(wanted.added.iter().cloned());
+    let facts = RunFacts {
+        run_id: &wanted.run_id,
+        agent_shim: &wanted.agent_shim,
+        command: &command,
+        env_keys: &env_keys,
+    };
+    let mut outputs = Outputs {
+        archive: wanted.archive.clone(),
+        details: wanted.details.clone(),
+        extract: wanted.extract.clone(),
+    };
+    let written = match logs {
+        Ok(logs) => assemble(&facts, &recording.summary, recording.effects()?, &logs, key, &outputs),
+        // No archive without the logs that it must hold, but what the kernel saw is kept all the same.
+        Err(error) => {
+            outputs.archive = spool.path().join("without-logs.tar.gz");
+            outputs.extract = None;
+            assemble(&facts, &recording.summary, recording.effects()?, &Logs::default(), key, &outputs)?;
+            Err(error)
+        }
+    };
+    let mut notes = host.notes();
+    notes.extend(ended.notes);
+    Ok(Measured {
+        summary: recording.summary,
+        written,
+        program: ended.program,
+        notes,
+        fences: ended.fences,
+        stdout: ended.stdout,
+        stderr: ended.stderr,
+    })
+}
+
+fn take_logs(
+    wanted: &Measurement,
+    ended: &Ended,
+    sdk: Option<Log>,
+    decisions: Option<Log>,
+    corroborated: Option<CallReport>,
+) -> Result<Logs> {
+    let sdk = sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
+    let decisions = match (decisions, corroborated) {
+        // The driver wrote this one itself, on the word of a proxy that the kernel saw to be ours.
+        (Some(_), Some(report)) => Some(report.log),
+        (Some(log), None) => Some(log.take(ended, &wanted.output)?),
+        (None, _) => None,
+    };
+    Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref())
+}
+
+fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Path) -> Spec {
+    let mut hide = wanted.hide.clone();
+    hide.extend([host.state().to_owned(), spool.to_owned(), wanted.output.clone()]);
+    hide.extend(wanted.details.iter().chain(&wanted.extract).cloned());
+    if let Place::Host { cwd } = &wanted.place {
+        // What the caller chose to work in can't be hidden from the work; the outputs are written when it is over.
+        hide.retain(|path| !cwd.starts_with(path));
+    }
+    Spec {
+        argv: wanted.argv.clone(),
+        environment,
+        user: wanted.user.clone(),
+        network: wanted.network,
+        place: wanted.place.clone(),
+        hide,
+        timeout: wanted.timeout,
+        pids: cgroup::DEFAULT_PIDS,
+        launcher: own_binary(),
+        stdout: wanted.output.join("stdout.log"),
+        stderr: wanted.output.join("stderr.log"),
+        output_bytes: OUTPUT_BYTES,
+    }
+}
+
+/// What the driver adds to the program's variables: names stand in evidence.
+fn driver_variables(
+    wanted: &Measurement,
+    sdk: Option<&Log>,
+    decisions: Option<&Log>,
+) -> Vec<(&'static str, PathBuf)> {
+    let mut variables = vec![("ASSAY_RUNNER_RUN_ID", PathBuf::from(&wanted.run_id))];
+    if let Some(log) = sdk {
+        variables.push(("ASSAY_RUNNER_SDK_EVENT_LOG", log.inside.clone()));
+        variables.push(("ASSAY_RUNNER_SDK_EVENT_SCHEMA", PathBuf::from(schema::SDK_EVENT)));
+    }
+    if let Some(log) = decisions {
+        variables.push(("ASSAY_RUNNER_POLICY_DECISION_LOG", log.inside.clone()));
+        variables.push((CONTROL_VARIABLE, wanted.place.logs().join("control.sock")));
+    }
+    variables
+}
+
+/// What the proof says of the sandbox, beside what the capture says of the kernel.
+fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, cgroup: &cgroup::SessionCgroup) {
+    let network = match wanted.network {
+        Network::None => "none",
+        Network::Host => "host",
+    };
+    let user = format!("{} (uid {}, gid {})", wanted.user.name, wanted.user.uid, wanted.user.gid);
+    for (name, value) in [
+        ("network", network.to_owned()),
+        ("measured_user", user),
+        ("fences", ended.fences.join(", ")),
+        ("limits", cgroup.limits().join(", ")),
+        ("program", ended.program.display().to_string()),
+    ] {
+        summary.proof.environment.insert(name.to_owned(), value);
+    }
+}
+
+/// A folder that only root can enter, on a disk, gone at the end; a killed driver's is removed by the next one.
+fn spool(host: &Host) -> Result<tempfile::TempDir> {
+    let parent = state::spool(host.state());
+    state::prepare(&parent)?;
+    tempfile::Builder::new()
+        .prefix("run-")
+        .tempdir_in(&parent)
+        .map_err(|error| Error::io("cannot make a folder for records", &parent, error))
+}
+
+/// A log that the measured program writes.
+struct Log {
+    /// Its path as the program sees it.
+    inside: PathBuf,
+    /// Name of the copy in the output folder.
+    name: &'static str,
+    /// For a path of the host's: its folder, opened before the program could change what leads there.
+    folder: Option<(File, PathBuf)>,
+}
+
+impl Log {
+    fn prepare(place: &LogPlace, name: &'static str, wanted: &Measurement) -> Result<Self> {
+        let path = match place {
+            LogPlace::Sandbox => {
+                return Ok(Self { inside: wanted.place.logs().join(name), name, folder: None });
+            }
+            LogPlace::At(path) => path,
+        };
+        let refused = |why: String| Error::new(Code::LogUnusable, why).at(path.display());
+        let (Some(parent), Some(file_name)) = (path.parent(), path.file_name()) else {
+            return Err(refused("expected the path of a file".to_owned()));
+        };
+        let who = Who { uid: wanted.user.uid, gid: wanted.user.gid, name: &wanted.user.name };
+        if !can_enter(parent, who) {
+            return Err(refused(format!("{} can't enter its folder", wanted.user.name))
+                .hint("put it below /dev/shm or /tmp"));
+        }
+        let folder = File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")))?;
+        // Made here, so that the program needs no right to make files there, and so that nothing of an earlier run
+        // can be taken for this one's.
+        let made = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(|error| refused(format!("expected a new file: {error}")).hint(format!("rm {}", path.display())))?;
+        std::os::unix::fs::fchown(&made, Some(wanted.user.uid), Some(wanted.user.gid))
+            .map_err(|error| refused(format!("cannot give it to {}: {error}", wanted.user.name)))?;
+        Ok(Self { inside: path.clone(), name, folder: Some((folder, PathBuf::from(file_name))) })
+    }
+
+    /// Copies what the program wrote to the output folder. No link is followed and nothing but a file is read.
+    fn take(&self, ended: &Ended, output: &Path) -> Result<PathBuf> {
+        let found = match &self.folder {
+            None => ended.logs.open(Path::new(self.name))?,
+            Some((folder, name)) => open_untrusted(folder.as_fd(), name)?,
+        };
+        let copy = output.join(self.name);
+        let mut bytes = Vec::new();
+        if let Some(file) = found {
+            file.take(LOG_BYTES + 1)
+                .read_to_end(&mut bytes)
+                .map_err(|error| Error::io("cannot read a log", &self.inside, error))?;
+        }
+        crate::files::write_atomic(&copy, &bytes)?;
+        Ok(copy)
+    }
+}

@@ -4,6 +4,7 @@
 mod clean;
 mod explain;
 mod generate;
+mod github;
 mod lane;
 mod pack;
 mod triage;

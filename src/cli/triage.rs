@@ -1,10 +1,13 @@
 //! `assay-gates triage`: what failed, the line that decides it, and what to do.
 
+use super::github::{Repository, with_client};
 use crate::error::{Code, Error, Exit, Result};
+use crate::github::rest::{Client, RunTarget, Target};
 use crate::triage::{Diagnosis, Rules, diagnose, gather, human, markdown};
 use crate::{files, report};
 use clap::Args as ClapArgs;
 use std::path::Path;
+use std::time::Duration;
 
 /// Say what failed in a run, which line decides it, whether a rerun is allowed, and what to do next.
 #[derive(ClapArgs)]
@@ -21,6 +24,14 @@ pub struct Args {
     /// Run id, URL of a run or job, or a path; without it the latest run
     #[arg(value_name = "RUN|PACK|LOG")]
     target: Option<String>,
+    /// Attempt of the run; else its newest
+    #[arg(long, value_name = "N")]
+    attempt: Option<u32>,
+    /// Earlier runs to look for the same failed steps in
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    history: u32,
+    #[command(flatten)]
+    repository: Repository,
     /// What standard output carries
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -41,17 +52,57 @@ pub enum Format {
 /// Diagnoses.
 pub fn run(args: &Args) -> Result<Exit> {
     let rules = Rules::embedded()?;
-    let target = args.target.as_deref().unwrap_or_default();
-    let path = Path::new(target);
-    if !path.exists() {
-        return Err(Error::new(
-            Code::TriageInput,
-            format!("expected a run, a URL or a path, found {target:?}"),
-        ));
-    }
-    let case = gather::from_disk(&rules, path)?;
-    show(&diagnose(&rules, &case)?, args.format)?;
+    let target = match args.target.as_deref().map(Target::parse).transpose()? {
+        // A file named like a number is meant when it is there.
+        Some(Target::Run(run)) if run.repository.is_none() && is_there(args) => Target::Path(name(args)),
+        Some(target) => target,
+        None => Target::Run(RunTarget::default()),
+    };
+    let diagnosis = match target {
+        Target::Path(path) => {
+            let path = Path::new(&path);
+            if !path.exists() {
+                let what =
+                    format!("expected a run id, the URL of a run or job, or a path, found {:?}", name(args));
+                return Err(Error::new(Code::TriageInput, what).hint("assay-gates triage 123456789"));
+            }
+            diagnose(&rules, &gather::from_disk(&rules, path)?)?
+        }
+        Target::Run(run) => of_run(&rules, run, args)?,
+    };
+    show(&diagnosis, args.format)?;
     Ok(Exit::Passed)
+}
+
+fn name(args: &Args) -> String {
+    args.target.clone().unwrap_or_default()
+}
+
+fn is_there(args: &Args) -> bool {
+    args.target.as_ref().is_some_and(|target| Path::new(target).exists())
+}
+
+fn of_run(rules: &Rules, mut target: RunTarget, args: &Args) -> Result<Diagnosis> {
+    target.attempt = args.attempt.or(target.attempt);
+    let settings = args.repository.settings(&target, Duration::from_secs(60))?;
+    with_client(settings, async |client| {
+        diagnose_run(&client, rules, &target, &args.repository.workflow, args.history).await
+    })
+}
+
+/// Gathers and diagnoses a run.
+pub async fn diagnose_run(
+    client: &Client,
+    rules: &Rules,
+    target: &RunTarget,
+    workflow: &str,
+    history: u32,
+) -> Result<Diagnosis> {
+    let scratch =
+        tempfile::tempdir().map_err(|error| Error::io("cannot create", &std::env::temp_dir(), error))?;
+    let scope = gather::Scope { workflow: workflow.to_owned(), history };
+    let case = gather::from_run(client, rules, target, &scope, scratch.path()).await?;
+    diagnose(rules, &case)
 }
 
 /// Prints a diagnosis.

@@ -1,1 +1,3 @@
 //! The Actions results service (artifacts), REST through octocrab, dispatch.
+
+pub mod rest;

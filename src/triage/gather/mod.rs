@@ -1,11 +1,15 @@
-//! From whatever there is to a [`Case`]: proof roots, packs, logs. Runs come through `crate::github`.
+//! From whatever there is to a [`Case`]: proof roots, packs, logs. Runs come through `github::rest`.
 
+mod api;
 mod flatten;
 mod logs;
 mod root;
+mod run;
 mod tree;
 
+pub use api::PACK_NAME;
 pub use logs::gate_of_step;
+pub use run::{Scope, from_run};
 pub use tree::Tree;
 
 use super::facts::{Case, Place};

@@ -1,0 +1,18 @@
+//! The REST API, through octocrab with structs of our own.
+//!
+//! octocrab's models refuse answers that GitHub really gives (null names, new enum values), its downloads neither
+//! stream nor look at the status, its default retry repeats a POST, and it has no timeouts; so requests go through its
+//! raw methods and all of that is decided here. A GET is repeated when that is safe and useful; a POST never is.
+
+mod client;
+mod download;
+mod model;
+mod runs;
+mod target;
+
+pub use client::{Client, Posted, Settings};
+pub use model::{
+    Annotation, Artifact, Commit, CommitText, Compare, CompareFile, Job, Label, Run, Runner, Step,
+};
+pub use runs::RunQuery;
+pub use target::{RunTarget, Target, api_of_host, origin, repository_of_remote, token};

@@ -1,0 +1,159 @@
+//! Runs, jobs, logs, artifacts, runners.
+
+use super::client::Client;
+use super::model::{Annotation, Artifact, Compare, Job, Run, Runner};
+use crate::error::{Code, Error, Result};
+use serde::Deserialize;
+use std::path::Path;
+
+/// More pages than this are not asked for.
+const MOST_PAGES: u32 = 20;
+/// Bytes of a log zip.
+const LARGEST_LOGS: u64 = 4 << 30;
+/// Bytes of an artifact: a pack is far smaller.
+const LARGEST_ARTIFACT: u64 = 1 << 30;
+
+/// Which runs of a workflow to list.
+#[derive(Clone, Debug, Default)]
+pub struct RunQuery {
+    /// Event, branch, status and so on, as `name=value`.
+    pub filters: Vec<(&'static str, String)>,
+    /// How many, at most 100.
+    pub count: u32,
+}
+
+impl Client {
+    /// Runs of a workflow file, newest first.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn runs(&self, workflow: &str, query: &RunQuery) -> Result<Vec<Run>> {
+        #[derive(Deserialize)]
+        struct Page {
+            workflow_runs: Vec<Run>,
+        }
+        let mut pairs = url::form_urlencoded::Serializer::new(String::new());
+        pairs.append_pair("per_page", &query.count.clamp(1, 100).to_string());
+        for (name, value) in &query.filters {
+            pairs.append_pair(name, value);
+        }
+        let path = format!("/actions/workflows/{}/runs?{}", escape(workflow), pairs.finish());
+        Ok(self.get::<Page>(&path).await?.workflow_runs)
+    }
+
+    /// A run, of its newest attempt or of `attempt`.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn run(&self, id: u64, attempt: Option<u32>) -> Result<Run> {
+        match attempt {
+            Some(attempt) => self.get(&format!("/actions/runs/{id}/attempts/{attempt}")).await,
+            None => self.get(&format!("/actions/runs/{id}")).await,
+        }
+    }
+
+    /// The jobs of a run's attempt.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn jobs(&self, run: u64, attempt: u32) -> Result<Vec<Job>> {
+        #[derive(Deserialize)]
+        struct Page {
+            total_count: u64,
+            jobs: Vec<Job>,
+        }
+        let mut jobs: Vec<Job> = Vec::new();
+        for page in 1..=MOST_PAGES {
+            let path = format!("/actions/runs/{run}/attempts/{attempt}/jobs?per_page=100&page={page}");
+            let answer: Page = self.get(&path).await?;
+            let empty = answer.jobs.is_empty();
+            jobs.extend(answer.jobs);
+            if empty || jobs.len() as u64 >= answer.total_count {
+                return Ok(jobs);
+            }
+        }
+        Err(Error::new(Code::GithubAnswer, format!("run {run} has more than {} jobs", jobs.len())))
+    }
+
+    /// One job.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn job(&self, id: u64) -> Result<Job> {
+        self.get(&format!("/actions/jobs/{id}")).await
+    }
+
+    /// The annotations of a job.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn annotations(&self, job: u64) -> Result<Vec<Annotation>> {
+        self.get(&format!("/check-runs/{job}/annotations?per_page=100")).await
+    }
+
+    /// The artifacts of a run.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn artifacts(&self, run: u64) -> Result<Vec<Artifact>> {
+        #[derive(Deserialize)]
+        struct Page {
+            artifacts: Vec<Artifact>,
+        }
+        Ok(self.get::<Page>(&format!("/actions/runs/{run}/artifacts?per_page=100")).await?.artifacts)
+    }
+
+    /// The zip of an artifact, into `to`; gives its length.
+    ///
+    /// # Errors
+    /// As [`Client::download`]; `ArtifactGone` when it has expired.
+    pub async fn artifact_zip(&self, artifact: &Artifact, to: &Path) -> Result<u64> {
+        let gone = || Error::new(Code::ArtifactGone, format!("artifact {} has expired", artifact.name));
+        if artifact.expired {
+            return Err(gone());
+        }
+        let length =
+            self.download(&format!("/actions/artifacts/{}/zip", artifact.id), to, LARGEST_ARTIFACT).await;
+        length.map_err(|error| if error.message().contains("410 Gone") { gone() } else { error })
+    }
+
+    /// The zip of all logs of a run's attempt, into `to`; gives its length.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub async fn log_zip(&self, run: u64, attempt: u32, to: &Path) -> Result<u64> {
+        self.download(&format!("/actions/runs/{run}/attempts/{attempt}/logs"), to, LARGEST_LOGS).await
+    }
+
+    /// The log of one job, as text, into `to`; gives its length.
+    ///
+    /// # Errors
+    /// As [`Client::download`].
+    pub async fn job_log(&self, job: u64, to: &Path) -> Result<u64> {
+        self.download(&format!("/actions/jobs/{job}/logs"), to, LARGEST_LOGS).await
+    }
+
+    /// The repository's own self-hosted runners. Those of its organisation are not among them.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn runners(&self) -> Result<Vec<Runner>> {
+        #[derive(Deserialize)]
+        struct Page {
+            runners: Vec<Runner>,
+        }
+        Ok(self.get::<Page>("/actions/runners?per_page=100").await?.runners)
+    }
+
+    /// What lies between two commits.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn compare(&self, base: &str, head: &str) -> Result<Compare> {
+        self.get(&format!("/compare/{}...{}", escape(base), escape(head))).await
+    }
+}
+
+fn escape(segment: &str) -> String {
+    url::form_urlencoded::byte_serialize(segment.as_bytes()).collect::<String>().replace('+', "%20")
+}

@@ -8,6 +8,7 @@ mod github;
 mod lane;
 mod pack;
 mod triage;
+mod upload;
 
 use crate::error::Exit;
 use crate::error::Result;
@@ -38,6 +39,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Pack(pack::Args),
+    Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
     Lane(lane::Args),
@@ -81,6 +83,7 @@ fn run(cli: Cli) -> Result<Exit> {
     };
     match command {
         Command::Pack(args) => pack::run(&args),
+        Command::Upload(args) => upload::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
         Command::Lane(args) => lane::run(&args),

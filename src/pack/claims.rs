@@ -7,6 +7,7 @@ use super::source::Source;
 use crate::evidence::contract::{ArchiveManifest, schema};
 use crate::evidence::{CorrelationReport, ObservationHealth, SdkEvent};
 use crate::files::{Sha256Digest, sha256};
+use crate::judge;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -17,39 +18,23 @@ pub const SCHEMA: &str = "assay.gates.claims.v0";
 /// Runs of one gate that must agree.
 const RUNS: usize = 3;
 
-const CLAIM: &str = "In the runs listed here, on the host and with the kernel programs recorded, the capture of the \
-measured cgroup lost nothing that its accounting knows of, each tool call id that the agent's SDK reported stands in the \
-policy decision and in the correlation of its run, and all runs of a gate gave the same attribution.";
-
-/// What a pack never shows, in fixed words.
-const NON_CLAIMS: [(&str, &str); 7] = [
+/// What a pack never shows, on top of what no run shows ([`judge::claims::NON_CLAIMS`]).
+const NON_CLAIMS: [(&str, &str); 4] = [
     (
         "does_not_claim_runtime_safety",
-        "Passing gates do not show that the agent, its model or its tools are safe to run.",
-    ),
-    (
-        "does_not_claim_malicious_behavior",
-        "An effect that no tool call reported is a gap in the report, not a statement of intent.",
-    ),
-    (
-        "does_not_claim_policy_failure",
-        "An allowed call with further effects does not show that the policy was broken or wrong.",
+        "passing gates do not show that the agent, its model or its tools are safe to run",
     ),
     (
         "does_not_claim_effects_outside_the_cgroup",
-        "Nothing is said of processes outside the measured cgroup, nor of what the capture proofs list as blind spots.",
+        "nothing is said of processes outside the measured cgroup, nor of what the capture proofs list as blind spots",
     ),
     (
         "does_not_claim_self_reported_truth",
-        "The SDK layer is what the measured agent reported of itself; only the kernel layer is observed independently.",
-    ),
-    (
-        "does_not_claim_other_versions_or_hosts",
-        "The claim covers these runs at this commit on this host; another state needs a fresh dispatch.",
+        "the SDK layer is what the measured agent reported of itself; only the kernel layer is observed independently",
     ),
     (
         "does_not_establish_authenticity",
-        "Digests show that the pack is whole, not who made it; that needs a verified attestation.",
+        "digests show that the pack is whole, not who made it; that needs a verified attestation",
     ),
 ];
 
@@ -155,14 +140,15 @@ pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
         schema: SCHEMA.to_owned(),
         claim: Claim {
             earned,
-            text: earned.then(|| CLAIM.to_owned()),
+            text: earned.then(|| judge::claims::CLAIM.to_owned()),
             gates: gates.iter().map(|gate| gate.gate.clone()).collect(),
             runs: runs.len(),
             reasons,
         },
         kill_criteria,
-        non_claims: NON_CLAIMS
+        non_claims: judge::claims::NON_CLAIMS
             .iter()
+            .chain(&NON_CLAIMS)
             .map(|(id, text)| NonClaim { id: (*id).to_owned(), text: (*text).to_owned() })
             .collect(),
     }

@@ -123,7 +123,17 @@ impl Provenance {
 }
 
 fn embedded_object() -> Option<BuiltObject> {
-    None
+    let object = crate::capture::embedded()?;
+    let sources = object
+        .sources
+        .iter()
+        .filter_map(|(path, hex)| Some(((*path).to_owned(), format!("sha256:{hex}").parse().ok()?)));
+    Some(BuiltObject {
+        bytes: object.bytes.to_vec(),
+        compiler: object.compiler.to_owned(),
+        flags: object.flags.to_owned(),
+        sources: sources.collect(),
+    })
 }
 
 /// `owner/name/.github/workflows/x.yml@refs/heads/main` to `.github/workflows/x.yml`.

@@ -38,7 +38,7 @@ fn gates_that_failed_were_skipped_or_never_ran_stand_in_the_pack_with_their_stat
     assert_eq!(built.manifest.gates[1].notes, ["passed gate did not leave runner archive tarballs"]);
     assert!(!built.claims.claim.earned);
     assert_eq!(built.claims.claim.text, None);
-    assert_eq!(built.claims.non_claims.len(), 7);
+    assert!(built.claims.non_claims.iter().any(|one| one.id == "does_not_establish_authenticity"));
     assert_eq!(built.manifest.created_at, "2026-11-21T10:00:00Z");
 }
 

@@ -153,6 +153,10 @@ codes! {
     NotRepresentable = "408", CaptureIncomplete, "what happened has no form in the contract";
     // end of evidence
     // 5xx policy
+    PolicyInvalid = "501", Usage, "a tool policy does not validate";
+    DecisionLogUnavailable = "502", ToolFailed, "the decision log can't be written";
+    ServerNotStarted = "503", ToolFailed, "the MCP server could not be started";
+    ProxyBroken = "504", ToolFailed, "the MCP proxy could not go on";
     // end of policy
     // 6xx judge
     // end of judge

@@ -16,6 +16,7 @@
 //! ```
 //!
 //! [`lane`] stands beside them: which gate a change needs, and whether a pack proves it.
+//! [`run`] walks a selection of gates along that way; [`cli`] has one file a subcommand.
 //! Two more serve all of them: [`error`] (codes, exit codes) and [`files`] (digest, canonical JSON,
 //! atomic writes, containment: one way to do each).
 
@@ -32,4 +33,5 @@ pub mod lane;
 pub mod pack;
 pub mod policy;
 pub mod report;
+pub mod run;
 pub mod triage;

@@ -6,9 +6,12 @@ mod explain;
 mod generate;
 mod github;
 mod lane;
+#[cfg(target_os = "linux")]
+mod mcp_wrap;
 mod pack;
 mod triage;
 mod upload;
+mod verify;
 
 use crate::error::Exit;
 use crate::error::Result;
@@ -39,12 +42,15 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Pack(pack::Args),
+    Verify(verify::Args),
     Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
     Lane(lane::Args),
     Triage(triage::Args),
     Explain(explain::Args),
+    #[cfg(target_os = "linux")]
+    McpWrap(mcp_wrap::Args),
     Completions(generate::Completions),
     Man(generate::Man),
     /// Becomes a measured program; started by the driver alone.
@@ -83,12 +89,15 @@ fn run(cli: Cli) -> Result<Exit> {
     };
     match command {
         Command::Pack(args) => pack::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Upload(args) => upload::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Triage(args) => triage::run(&args),
         Command::Explain(args) => explain::run(&args),
+        #[cfg(target_os = "linux")]
+        Command::McpWrap(args) => mcp_wrap::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]

@@ -2,22 +2,23 @@
 
 use super::archive::{Archive, Members, safe_run_id, write};
 use super::contract::{
-    CapabilitySurface, CorrelationReport, ObservationHealth, RunFinished, RunStarted, schema,
+    CapabilitySurface, CorrelationReport, ObservationHealth, PolicyEvent, RunFinished, RunStarted, schema,
 };
 use super::correlation::correlate;
 use super::effects;
 use super::filter::{Filter, FilterReport};
 use super::health::{Counts, health};
-use super::kernel::{MAX_BYTES, Normalised, Normaliser};
+use super::kernel::{MAX_BYTES, Normalised, Normaliser, Sorted};
 use super::kernel_set::KernelSet;
 use super::logs::Logs;
 use super::redaction::{RedactionKey, Redactor};
 use super::surface::surface;
 use super::tool_effects::Grouping;
-use crate::capture::{CallWindow, CaptureProof, Effect, Summary};
+use crate::capture::{CallWindow, CaptureProof, Effect, Operation, Summary};
 use crate::error::{Code, Error, Result};
 use crate::files::{Sha256Digest, pretty_sorted, sha256, write_atomic};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// What the driver knows of a run besides its recording.
@@ -102,14 +103,14 @@ pub fn assemble(
         summary.calls.iter().map(|window| redacted_window(window, &mut aside)).collect();
     let mut redactor = Redactor::new(key)?;
 
-    let mut grouping = Grouping::new(&windows, &filter);
+    let mut grouping = Grouping::new(&windows, filter);
     let mut streamed = stream(facts.run_id, filter, recording, details, &mut aside, &mut grouping)?;
     let processes = std::mem::take(&mut streamed.kernel.processes);
     let kernel_events = streamed.kernel.events.len() as u64;
     let filtered = streamed.kernel.tally.total();
     let filter_report = streamed.kernel.tally.report(filter, facts.run_id, kernel_events);
 
-    let members = members(facts, summary, streamed.kernel, logs, &mut redactor);
+    let members = members(facts, summary, streamed.kernel, &streamed.raw, logs, &mut redactor);
     let bytes = members.bytes()?;
     for (path, bytes) in &bytes {
         redactor.sweep(path, &String::from_utf8_lossy(bytes))?;
@@ -154,10 +155,13 @@ pub fn assemble(
 
 struct Streamed {
     kernel: Normalised,
+    /// What the values of the kernel events were before redaction, with the surface field that they stand in.
+    raw: Vec<(&'static str, String)>,
     effects: u64,
 }
 
-/// Takes every effect once: into effects.ndjson, into its call, into the kernel events.
+/// Takes every effect once: into effects.ndjson, into its call, into the kernel events, redacted before each, so that
+/// whoever reads effects.ndjson derives the same.
 ///
 /// A refusal of the last two is kept until every effect is on disk.
 fn stream(
@@ -172,6 +176,7 @@ fn stream(
         details.map(|folder| effects::Writer::create(&folder.join("effects.ndjson"), run_id)).transpose()?;
     let mut normaliser = Normaliser::new(run_id, filter);
     let mut refused = None;
+    let mut raw = Vec::new();
     let mut count = 0;
     for effect in recording {
         let mut effect = match effect {
@@ -181,16 +186,18 @@ fn stream(
                 break;
             }
         };
-        if refused.is_none() {
-            refused = normaliser.take(&effect).err();
-        }
+        let before = raw_value(&effect);
         effects::redact(&mut effect, aside);
         if let Some(file) = &mut file {
             let line = file.write(&effect)?;
             aside.sweep("effects.ndjson", &line)?;
         }
         if refused.is_none() {
-            refused = grouping.take(&effect).err();
+            match normaliser.take(&effect).and_then(|sorted| grouping.take(&effect).map(|()| sorted)) {
+                Ok(Sorted::Evidence) => raw.extend(before),
+                Ok(Sorted::Telemetry | Sorted::Other) => {}
+                Err(refusal) => refused = Some(refusal),
+            }
         }
         count += 1;
     }
@@ -199,8 +206,17 @@ fn stream(
     }
     match refused {
         Some(refusal) => Err(refusal),
-        None => Ok(Streamed { kernel: normaliser.finish(), effects: count }),
+        None => Ok(Streamed { kernel: normaliser.finish(), raw, effects: count }),
     }
+}
+
+/// The value that a kernel event of this effect has, and the surface field that it stands in.
+fn raw_value(effect: &Effect) -> Option<(&'static str, String)> {
+    if let Some(endpoint) = &effect.endpoint {
+        return Some(("network_endpoints", endpoint.clone()));
+    }
+    let field = if effect.operation == Operation::Exec { "process_execs" } else { "filesystem_paths" };
+    effect.path.as_ref().map(|path| (field, path.value.clone()))
 }
 
 /// The members, with their secrets replaced and counted.
@@ -208,23 +224,15 @@ fn members(
     facts: &RunFacts<'_>,
     summary: &Summary,
     kernel: Normalised,
+    raw: &[(&'static str, String)],
     logs: &Logs,
     redactor: &mut Redactor<'_>,
 ) -> Members {
     let run_id = facts.run_id;
-    let mut events = kernel.events;
-    count_surface(&surface(run_id, &events, logs.policy.as_deref().unwrap_or_default()), redactor);
+    let events = kernel.events;
+    count_hits(raw, logs.policy.as_deref().unwrap_or_default(), redactor);
     let mut logs = logs.clone();
     redact_logs(&mut logs, redactor);
-    for event in &mut events {
-        if let Some(value) = event.value.take() {
-            event.value = Some(match event.kind.as_str() {
-                "exec" => redact_value("process_execs:value", &value, redactor),
-                "openat" => redact_value("filesystem_paths:value", &value, redactor),
-                _ => redact_value("network_endpoints:value", &value, redactor),
-            });
-        }
-    }
     let policy = logs.policy.clone().unwrap_or_default();
     let surface = surface(run_id, &events, &policy);
     let correlation = correlate(
@@ -282,32 +290,32 @@ fn members(
     }
 }
 
-/// Counts the surface's hits by its fields. The surface that is written follows from the redacted layers, so that
-/// whoever recomputes it finds it equal.
-fn count_surface(raw: &CapabilitySurface, redactor: &mut Redactor<'_>) {
-    for (field, set) in [
-        ("filesystem_paths", &raw.filesystem_paths),
-        ("network_endpoints", &raw.network_endpoints),
-        ("process_execs", &raw.process_execs),
-        ("mcp_tools", &raw.mcp_tools),
-        ("policy_decisions", &raw.policy_decisions),
-    ] {
-        for value in set {
-            redact_value(field, value, redactor);
-        }
+/// Counts what was redacted of the kernel layer by its key, and of the surface by its fields. The values were
+/// replaced with their effects, and the surface that is written follows from the redacted layers, so that whoever
+/// recomputes it finds it equal.
+fn count_hits(raw: &[(&'static str, String)], policy: &[PolicyEvent], redactor: &mut Redactor<'_>) {
+    let mut surface: BTreeSet<(&str, String)> = BTreeSet::new();
+    for (field, value) in raw {
+        redact_value(field, "value", value, redactor);
+        surface.insert((field, value.clone()));
+    }
+    for event in policy {
+        surface.insert(("mcp_tools", event.tool.clone()));
+        surface.insert(("policy_decisions", format!("{}:{}", event.decision, event.tool)));
+    }
+    for (field, value) in &surface {
+        redact_value(field, field, value, redactor);
     }
 }
 
-/// Redacts by where the value stands: `surface field`, or `surface field:value` for the kernel layer's key.
-fn redact_value(place: &str, value: &str, redactor: &mut Redactor<'_>) -> String {
-    let (kind, field) = place.split_once(':').unwrap_or((place, place));
+/// Redacts as values of the surface field `kind` are, counting under `field`.
+fn redact_value(kind: &str, field: &str, value: &str, redactor: &mut Redactor<'_>) {
     let mut value = value.to_owned();
     match kind {
         "process_execs" => redactor.exec(field, &mut value),
         "network_endpoints" => redactor.address(field, &mut value),
         _ => redactor.text(field, &mut value),
     }
-    value
 }
 
 fn redact_logs(logs: &mut Logs, redactor: &mut Redactor<'_>) {

@@ -193,6 +193,18 @@ impl<'a> Normaliser<'a> {
     }
 }
 
+/// The kernel events of effects, as [`super::effects::read`] gives them.
+///
+/// # Errors
+/// As [`Normaliser::take`]; what the effects give.
+pub fn normalise(run_id: &str, effects: impl IntoIterator<Item = Result<Effect>>) -> Result<Normalised> {
+    let mut normaliser = Normaliser::new(run_id, Filter::embedded()?);
+    for effect in effects {
+        normaliser.take(&effect?)?;
+    }
+    Ok(normaliser.finish())
+}
+
 fn open(event: &mut KernelEvent, effect: &Effect) -> Result<()> {
     let missing = |what: &str| {
         Error::new(Code::NotRepresentable, format!("expected {what} of an open, found none"))

@@ -4,6 +4,8 @@
 //! so each record carries how often it stands there. An extra write of a second run shows as a count.
 
 use super::contract::KernelEvent;
+use crate::capture::Effect;
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -59,6 +61,15 @@ pub struct KernelRecord {
 impl KernelSet {
     /// Schema id.
     pub const SCHEMA: &str = "assay.gates.kernel_set.v0";
+
+    /// The set that the lines of an effects.ndjson give; equal to the kernel_set.json beside it.
+    ///
+    /// # Errors
+    /// As [`super::kernel::normalise`].
+    pub fn of_effects(run_id: &str, effects: impl IntoIterator<Item = Result<Effect>>) -> Result<Self> {
+        let kernel = super::kernel::normalise(run_id, effects)?;
+        Ok(Self::of(run_id, &kernel.events, &kernel.processes))
+    }
 
     /// The set of `events`, of which `processes` gives the ordinals in the same order.
     #[must_use]

@@ -37,6 +37,33 @@ pub struct ToolEffects {
 impl ToolEffects {
     /// Schema id.
     pub const SCHEMA: &str = "assay.gates.tool_effects.v0";
+
+    /// What the lines of an effects.ndjson give for the same calls; equal to `self` when it stands beside them.
+    ///
+    /// # Errors
+    /// As [`Grouping::take`]; what the effects give.
+    pub fn rederived(
+        &self,
+        effects: impl IntoIterator<Item = Result<Effect>>,
+        decisions: &[PolicyEvent],
+    ) -> Result<Self> {
+        let windows: Vec<CallWindow> = self
+            .calls
+            .iter()
+            .filter(|call| call.attribution != Attribution::None)
+            .map(|call| CallWindow {
+                tool_call_id: call.tool_call_id.clone(),
+                tool: call.tool.clone(),
+                cgroup_id: 0,
+                ambiguous: call.attribution == Attribution::Ambiguous,
+            })
+            .collect();
+        let mut grouping = Grouping::new(&windows, Filter::embedded()?);
+        for effect in effects {
+            grouping.take(&effect?)?;
+        }
+        Ok(grouping.finish(&self.run_id, decisions))
+    }
 }
 
 /// How the effects of a call were told from others'.

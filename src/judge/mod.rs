@@ -1,8 +1,12 @@
+//! Evidence to verdict: acceptance, determinism, scenario rows, claims. Pure: values in, values out.
+
+mod acceptance;
 mod assertion;
 pub mod claims;
 mod determinism;
 mod verdict;
 
+pub use acceptance::{RunEvidence, accept};
 pub use assertion::Assertion;
 pub use determinism::{Compared, Determinism, Divergence, DriftKind, RunArtifacts, compare};
 pub use verdict::{ArchiveRef, GateStatus, GateVerdict, RunVerdict};

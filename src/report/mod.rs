@@ -8,6 +8,7 @@ mod human;
 mod junit;
 mod lines;
 mod output;
+mod summary;
 mod table;
 
 pub use event::{Event, Sink};
@@ -16,4 +17,5 @@ pub use human::{Human, Place};
 pub use junit::junit;
 pub use lines::{All, Lines, Recorder};
 pub use output::{data, diagnostic, error};
+pub use summary::{ArtifactLine, annotations, summary};
 pub use table::{columns, verdicts};

@@ -232,7 +232,12 @@ fn no_secret_reaches_any_file() {
         files += u32::from(text.contains("<redacted:stripe-key:"));
     }
     assert_eq!(files, 4);
+    let lines = || effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
+    assert_eq!(KernelSet::of_effects(RUN, lines()).unwrap(), written.kernel_set);
+    let calls: ToolEffects = serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
     let archive = Archive::open(&outputs(folder.path()).archive).unwrap();
+    assert_eq!(calls.rederived(lines(), &archive.policy).unwrap(), calls);
+    assert_eq!(assay_gates::evidence::kernel::normalise(RUN, lines()).unwrap().events, archive.kernel);
     for path in assay_gates::evidence::archive::member::ALL {
         let text = String::from_utf8_lossy(archive.member(path).unwrap());
         assert!(!text.contains("abcdefgh12345678"), "{path}");

@@ -8,3 +8,4 @@ mod fixtures;
 mod kernel_events;
 mod log_files;
 mod redacting;
+mod verifying;

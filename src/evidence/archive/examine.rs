@@ -262,20 +262,7 @@ impl Check<'_> {
 
     /// Recomputes from the layers what the other members say of them.
     fn derived(&mut self, content: &Members) {
-        let run_id = &content.health.run_id;
-        let surface = surface::surface(run_id, &content.kernel, &content.policy);
-        self.same(member::SURFACE, "the surface that the layers give", &surface, &content.surface);
-
-        // The session's cgroup stands nowhere else; the report itself says whether it was known.
-        let known = content.correlation.bindings.iter().find_map(|binding| binding.cgroup_id).or_else(|| {
-            content.correlation.ambiguities.iter().any(|text| text == SESSION_AMBIGUOUS).then_some(0)
-        });
         let present = |layer: &str| layer != "absent";
-        let policy = present(&content.health.policy_layer).then_some(content.policy.as_slice());
-        let sdk = present(&content.health.sdk_layer).then_some(content.sdk.as_slice());
-        let report = correlate(run_id, content.kernel.len() as u64, policy, sdk, known);
-        self.same(member::CORRELATION, "the correlation that the layers give", &report, &content.correlation);
-
         for (path, layer, state, count) in [
             (member::POLICY, "policy_layer", &content.health.policy_layer, content.policy.len()),
             (member::SDK, "sdk_layer", &content.health.sdk_layer, content.sdk.len()),
@@ -288,6 +275,19 @@ impl Check<'_> {
                 );
             }
         }
+        let run_id = &content.health.run_id;
+        let surface = surface::surface(run_id, &content.kernel, &content.policy);
+        self.same(member::SURFACE, "the surface that the layers give", &surface, &content.surface);
+
+        // The session's cgroup stands nowhere else; the report itself says whether it was known.
+        let known = content.correlation.bindings.iter().find_map(|binding| binding.cgroup_id).or_else(|| {
+            content.correlation.ambiguities.iter().any(|text| text == SESSION_AMBIGUOUS).then_some(0)
+        });
+        let policy = present(&content.health.policy_layer).then_some(content.policy.as_slice());
+        let sdk = present(&content.health.sdk_layer).then_some(content.sdk.as_slice());
+        let report = correlate(run_id, content.kernel.len() as u64, policy, sdk, known);
+        self.same(member::CORRELATION, "the correlation that the layers give", &report, &content.correlation);
+
         let calls: std::collections::BTreeSet<_> =
             content.sdk.iter().filter_map(|event| event.tool_call_id.as_ref()).collect();
         for (note, key, count) in [

@@ -1,0 +1,185 @@
+//! `assay-gates verify`: recompute everything that a piece of evidence says of itself.
+
+use crate::error::{Code, Error, Exit, Result};
+use crate::evidence::archive::{Finding, examine, read_bounded};
+use crate::evidence::{Archive, archive::member};
+use crate::files::{Sha256Digest, pretty_sorted, sha256};
+use crate::report;
+use clap::Args as ClapArgs;
+use std::path::{Path, PathBuf};
+
+/// Verify an archive: container, digests, schemas, and everything that its layers decide.
+#[derive(ClapArgs)]
+#[command(after_help = "\
+Examples:
+  assay-gates verify gates/kernel-only/run-1/runner-kernel-only.tar.gz
+  assay-gates verify run.tar.gz --run-id run_kernel_only_determinism --sha256 2f7c…
+  assay-gates verify run.tar.gz --format json | jq .findings
+
+Exit code 0 when it verifies, 14 with everything that is wrong when it does not.
+Verified means whole and consistent. It does not say who wrote it.")]
+pub struct Args {
+    /// The archive (.tar.gz)
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Digest that the whole file must have, 64 hex digits
+    #[arg(long, value_name = "HEX", value_parser = digest)]
+    sha256: Option<Sha256Digest>,
+    /// Run that the archive must be of
+    #[arg(long, value_name = "ID")]
+    run_id: Option<String>,
+    /// What standard output carries
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// Lines for people
+    #[default]
+    Human,
+    /// One JSON object
+    Json,
+}
+
+fn digest(text: &str) -> std::result::Result<Sha256Digest, String> {
+    format!("sha256:{}", text.strip_prefix("sha256:").unwrap_or(text))
+        .parse()
+        .map_err(|_| "expected 64 lowercase hex digits".to_owned())
+}
+
+/// `--format json` (`assay.gates.verification.v0`).
+#[derive(serde::Serialize)]
+struct Verification<'a> {
+    schema: &'static str,
+    input: &'static str,
+    file: String,
+    sha256: Sha256Digest,
+    verified: bool,
+    run_id: Option<&'a str>,
+    layers: Option<Layers<'a>>,
+    findings: &'a [Finding],
+    not_established: [&'static str; 2],
+}
+
+/// What the archive's own health says of each layer, and how many lines it has.
+#[derive(serde::Serialize)]
+struct Layers<'a> {
+    kernel: (&'a str, usize),
+    policy: (&'a str, usize),
+    sdk: (&'a str, usize),
+    correlation: &'a str,
+}
+
+/// What no verification of these bytes can show.
+const NOT_ESTABLISHED: [&str; 2] = [
+    "authenticity: who wrote these bytes",
+    "that the measured program did nothing outside of what was observed",
+];
+
+/// Verifies, and says what is wrong.
+pub fn run(args: &Args) -> Result<Exit> {
+    let bytes = read_archive(&args.file)?;
+    let found = sha256(&bytes);
+    let examined = examine(&bytes);
+    let mut findings = Vec::new();
+    if let Some(expected) = args.sha256.filter(|expected| *expected != found) {
+        findings.push(finding("archive", expected.to_string(), found.to_string()));
+    }
+    if let (Some(expected), Ok(archive)) = (&args.run_id, &examined)
+        && expected != archive.run_id()
+    {
+        findings.push(finding(member::MANIFEST, format!("run_id {expected}"), archive.run_id().to_owned()));
+    }
+    let archive = match examined {
+        Ok(archive) => Some(archive),
+        Err(inside) => {
+            findings.extend(inside);
+            None
+        }
+    };
+    match args.format {
+        Format::Json => report::data(&pretty_sorted(&Verification {
+            schema: "assay.gates.verification.v0",
+            input: "archive",
+            file: args.file.display().to_string(),
+            sha256: found,
+            verified: findings.is_empty(),
+            run_id: archive.as_ref().map(Archive::run_id),
+            layers: archive.as_ref().map(layers),
+            findings: &findings,
+            not_established: NOT_ESTABLISHED,
+        })?),
+        Format::Human => {
+            if let Some(archive) = archive.as_ref().filter(|_| findings.is_empty()) {
+                report::data(&shown(&args.file, archive));
+            }
+        }
+    }
+    let mut all = findings.into_iter();
+    let Some(first) = all.next() else { return Ok(Exit::Passed) };
+    if args.format == Format::Human {
+        report::error(&first.into_error().hint("do not use this archive; measure again"));
+        all.for_each(|finding| report::diagnostic(&format!("  also {finding}")));
+    }
+    Ok(Exit::EvidenceInvalid)
+}
+
+fn finding(place: &str, expected: String, found: String) -> Finding {
+    Finding { place: place.to_owned(), expected, found }
+}
+
+/// Reads the file when it is a gzip file; anything else is named.
+fn read_archive(path: &Path) -> Result<Vec<u8>> {
+    if path.is_dir() {
+        return Err(not_an_archive(path, "a folder"));
+    }
+    let bytes = read_bounded(path)?;
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        Ok(bytes)
+    } else {
+        Err(not_an_archive(path, "another kind of file"))
+    }
+}
+
+fn not_an_archive(path: &Path, found: &str) -> Error {
+    Error::new(Code::EvidenceInvalid, format!("expected an archive (.tar.gz), found {found}"))
+        .at(path.display())
+}
+
+fn layers(archive: &Archive) -> Layers<'_> {
+    let health = &archive.health;
+    Layers {
+        kernel: (&health.kernel_layer, archive.kernel.len()),
+        policy: (&health.policy_layer, archive.policy.len()),
+        sdk: (&health.sdk_layer, archive.sdk.len()),
+        correlation: &archive.correlation.status,
+    }
+}
+
+fn shown(path: &Path, archive: &Archive) -> String {
+    let health = &archive.health;
+    let mut text = format!("verified {}\n", path.display());
+    for (name, value) in [
+        ("run", archive.run_id().to_owned()),
+        ("digest", archive.sha256.to_string()),
+        (
+            "kernel",
+            format!(
+                "{}, {} events, {} lost",
+                health.kernel_layer,
+                archive.kernel.len(),
+                health.ringbuf_drops
+            ),
+        ),
+        ("policy", format!("{}, {} decisions", health.policy_layer, archive.policy.len())),
+        ("sdk", format!("{}, {} events", health.sdk_layer, archive.sdk.len())),
+        ("correlation", archive.correlation.status.clone()),
+    ] {
+        text.push_str(&format!("  {name:<12} {value}\n"));
+    }
+    for what in NOT_ESTABLISHED {
+        text.push_str(&format!("  not shown    {what}\n"));
+    }
+    text
+}

@@ -1,0 +1,279 @@
+//! The step summary of Actions and its annotations: what an invocation came to, in Markdown.
+//!
+//! A runner shows nothing of a summary above 1 MiB and at most ten annotations of a step, so both are bounded here.
+
+use crate::judge::{GateVerdict, claims};
+use std::fmt::Write;
+
+/// Largest summary; a runner's own limit is 1 MiB for everything that a step writes.
+const LIMIT: usize = 900 * 1024;
+/// Most reasons shown of one gate.
+const REASONS: usize = 20;
+/// Longest reason shown, in characters.
+const REASON_LENGTH: usize = 500;
+/// Annotations of one kind that a runner shows of a step.
+const ANNOTATIONS: usize = 10;
+
+/// The uploaded pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArtifactLine {
+    /// Its page.
+    pub url: String,
+    /// `sha256:…` of the zip.
+    pub digest: String,
+}
+
+/// The summary of an invocation. `citable` says why no claim may be made although every gate passed.
+#[must_use]
+pub fn summary(
+    verdicts: &[GateVerdict],
+    citable: Result<(), &str>,
+    artifact: Option<&ArtifactLine>,
+) -> String {
+    let tail = tail(verdicts, citable, artifact);
+    let mut text = String::from(
+        "### Gates\n\n| gate | runs | agree | lost events | wall time | verdict |\n|---|---|---|---|---|---|\n",
+    );
+    let mut left_out = 0;
+    for gate in verdicts {
+        let row = row(gate);
+        if text.len() + row.len() + tail.len() + 200 > LIMIT {
+            left_out += 1;
+        } else {
+            text.push_str(&row);
+        }
+    }
+    for gate in verdicts.iter().filter(|gate| !gate.passed()) {
+        let details = details(gate);
+        if text.len() + details.len() + tail.len() + 200 > LIMIT {
+            left_out += 1;
+        } else {
+            text.push_str(&details);
+        }
+    }
+    if left_out > 0 {
+        let _infallible =
+            writeln!(text, "\n{left_out} rows and lists are left out here; the proof pack has everything.");
+    }
+    text.push_str(&tail);
+    text
+}
+
+fn row(gate: &GateVerdict) -> String {
+    let runs = match gate.runs.is_empty() {
+        true => "none".to_owned(),
+        false => gate.runs.iter().map(|run| if run.passed { "✅" } else { "❌" }).collect(),
+    };
+    let agree = gate.determinism.as_ref().map_or("–", |found| if found.agree { "yes" } else { "**no**" });
+    let lost: u64 = gate.runs.iter().map(|run| run.lost).sum();
+    let incomplete = gate.runs.iter().any(|run| !run.complete);
+    format!(
+        "| {} | {runs} | {agree} | {lost}{} | {:.2} s | {} |\n",
+        cell(&gate.gate),
+        if incomplete { " (incomplete)" } else { "" },
+        std::time::Duration::from_millis(gate.elapsed_ms).as_secs_f64(),
+        match gate.passed() {
+            true => "passed".to_owned(),
+            false => format!("**{}** (exit {})", gate.status.word(), gate.exit),
+        }
+    )
+}
+
+fn details(gate: &GateVerdict) -> String {
+    let mut text = format!("\n**{}**: {}\n\n", cell(&gate.gate), gate.status.word());
+    for reason in gate.reasons.iter().take(REASONS) {
+        let _infallible = writeln!(text, "- {}", cell(reason));
+    }
+    if gate.reasons.len() > REASONS {
+        let _infallible = writeln!(text, "- and {} more", gate.reasons.len() - REASONS);
+    }
+    text
+}
+
+fn tail(verdicts: &[GateVerdict], citable: Result<(), &str>, artifact: Option<&ArtifactLine>) -> String {
+    let all = !verdicts.is_empty() && verdicts.iter().all(GateVerdict::passed);
+    let mut text = String::from("\n### What this shows\n\n");
+    let _infallible = match (verdicts.is_empty(), all, citable) {
+        (true, _, _) => writeln!(text, "No gate was measured, so nothing is claimed."),
+        (false, true, Ok(())) => writeln!(text, "{}.", claims::CLAIM),
+        (false, true, Err(why)) => {
+            writeln!(text, "Nothing is claimed: every gate passed, but {}.", cell(why))
+        }
+        (false, false, _) => writeln!(text, "Nothing is claimed: not every gate passed."),
+    };
+    text.push_str("\n<details><summary>What it does not show</summary>\n\n");
+    for (_, sentence) in claims::NON_CLAIMS {
+        let _infallible = writeln!(text, "- {sentence}");
+    }
+    text.push_str("\n</details>\n\n### Proof pack\n\n");
+    let _infallible = match artifact {
+        Some(artifact) => writeln!(text, "[artifact]({}), `{}`", link(&artifact.url), cell(&artifact.digest)),
+        None => writeln!(text, "No artifact was uploaded."),
+    };
+    let next = match (verdicts.is_empty(), all, artifact) {
+        (true, _, _) => "assay-gates doctor",
+        (false, true, Some(_)) => "assay-gates verify pack.zip",
+        (false, true, None) => "assay-gates pack --root ROOT --out PACK",
+        (false, false, _) => "assay-gates triage pack.zip",
+    };
+    let _infallible = writeln!(text, "\nNext: `{next}`");
+    text
+}
+
+/// One `::error` a failed gate, at most as many as a runner shows; the last one then speaks for the rest.
+#[must_use]
+pub fn annotations(verdicts: &[GateVerdict]) -> String {
+    let failed: Vec<&GateVerdict> = verdicts.iter().filter(|gate| !gate.passed()).collect();
+    let shown = if failed.len() > ANNOTATIONS { ANNOTATIONS - 1 } else { failed.len() };
+    let mut text = String::new();
+    for gate in &failed[..shown] {
+        let reason = gate.reasons.first().map_or("no reason was recorded", String::as_str);
+        let _infallible = writeln!(
+            text,
+            "::error title={}::{}: {}",
+            property(&format!("Gate {}", gate.gate)),
+            gate.status.word(),
+            data(&shorten(reason))
+        );
+    }
+    if failed.len() > shown {
+        let _infallible =
+            writeln!(text, "::error title=Gates::{} more gates did not pass", failed.len() - shown);
+    }
+    text
+}
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(REASON_LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Text that may hold anything, as Markdown that means nothing but itself, on one line.
+fn cell(text: &str) -> String {
+    let mut shown = String::new();
+    for c in shorten(text).chars() {
+        match c {
+            '<' => shown.push_str("&lt;"),
+            '>' => shown.push_str("&gt;"),
+            '&' => shown.push_str("&amp;"),
+            c if c.is_control() => shown.push(' '),
+            '|' | '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '!' | '~' | '@' => {
+                shown.push('\\');
+                shown.push(c);
+            }
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// The target of a link: no character of it may end the link.
+fn link(url: &str) -> String {
+    url.chars().filter(|c| c.is_ascii_graphic() && !"()<>\"'".contains(*c)).collect()
+}
+
+fn data(text: &str) -> String {
+    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Exit;
+    use crate::judge::{Determinism, RunVerdict};
+
+    fn run(number: u32, passed: bool) -> RunVerdict {
+        RunVerdict {
+            run: number,
+            passed,
+            exit_code: Some(0),
+            signal: None,
+            timed_out: false,
+            interrupted: false,
+            effects: 20,
+            kernel_events: 3,
+            lost: 0,
+            complete: true,
+            incomplete_because: Vec::new(),
+            elapsed_ms: 100,
+            archive: None,
+            assertions: Vec::new(),
+        }
+    }
+
+    fn gate(id: &str, reasons: Vec<(Exit, String)>) -> GateVerdict {
+        let passed = reasons.is_empty();
+        let runs = (1..=3).map(|number| run(number, passed || number > 1)).collect();
+        let agree = Determinism { agree: true, runs: 3, compared: Vec::new(), divergence: None };
+        GateVerdict::conclude(id, 3, runs, Some(agree), reasons, 4_210)
+    }
+
+    fn failed(id: &str, reason: &str) -> GateVerdict {
+        gate(id, vec![(Exit::AcceptanceFailed, reason.to_owned())])
+    }
+
+    fn artifact() -> ArtifactLine {
+        ArtifactLine { url: "https://example.org/a/1".into(), digest: "sha256:00".into() }
+    }
+
+    #[test]
+    fn a_green_invocation_reads_as_a_table_a_claim_and_its_limits() {
+        insta::assert_snapshot!(summary(&[gate("kernel-only", vec![])], Ok(()), Some(&artifact())));
+    }
+
+    #[test]
+    fn a_red_invocation_names_the_reason_and_claims_nothing() {
+        let verdicts =
+            [gate("kernel-only", vec![]), failed("kernel-policy", "run 1: a.txt | was <b>not</b>\n# read")];
+        insta::assert_snapshot!(summary(&verdicts, Ok(()), None));
+    }
+
+    #[test]
+    fn a_summary_stays_below_the_limit_however_many_gates_and_reasons() {
+        let long = "x<".repeat(400);
+        let many: Vec<GateVerdict> = (0..200)
+            .map(|n| {
+                gate(&format!("gate-{n}"), (0..25).map(|_| (Exit::AcceptanceFailed, long.clone())).collect())
+            })
+            .collect();
+        let text = summary(&many, Ok(()), Some(&artifact()));
+        assert!(text.len() <= LIMIT, "{}", text.len());
+        assert!(text.contains("left out here") && text.contains("Next: `assay-gates triage"));
+    }
+
+    #[test]
+    fn nothing_measured_claims_nothing() {
+        let text = summary(&[], Ok(()), None);
+        assert!(text.contains("No gate was measured") && !text.contains(claims::CLAIM), "{text}");
+    }
+
+    #[test]
+    fn passing_gates_of_a_dirty_checkout_claim_nothing() {
+        let text =
+            summary(&[gate("kernel-only", vec![])], Err("the checkout has changes"), Some(&artifact()));
+        assert!(!text.contains(claims::CLAIM) && text.contains("the checkout has changes"), "{text}");
+    }
+
+    #[test]
+    fn each_failed_gate_has_one_annotation_on_one_line() {
+        let text = annotations(&[gate("a", vec![]), failed("b", "50% off\n::warning::x"), failed("c", "y")]);
+        assert_eq!(
+            text,
+            "::error title=Gate b::failed: 50%25 off%0A::warning::x\n::error title=Gate c::failed: y\n"
+        );
+    }
+
+    #[test]
+    fn more_failures_than_a_runner_shows_are_counted_in_the_last_annotation() {
+        let many: Vec<GateVerdict> = (0..25).map(|n| failed(&format!("g{n}"), "r")).collect();
+        let text = annotations(&many);
+        assert_eq!(text.lines().count(), ANNOTATIONS);
+        assert!(text.ends_with("::error title=Gates::16 more gates did not pass\n"), "{text}");
+    }
+}

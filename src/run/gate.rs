@@ -1,0 +1,283 @@
+//! One gate: its runs, their acceptance, their agreement, the verdict.
+
+use super::{Failure, Measure, ProofRoot, readback};
+use crate::error::{Error, Exit, Result};
+use crate::gate::{Definition, Entry, Group};
+use crate::host::WORK;
+use crate::judge::{GateVerdict, RunArtifacts, RunVerdict, accept, compare};
+use crate::report::{Event, Sink};
+use std::path::Path;
+use std::time::Instant;
+
+/// Measures and judges one gate. What an earlier invocation finished in this root is kept with `keep`.
+pub(super) fn run(
+    entry: &Entry,
+    wanted: u32,
+    keep: bool,
+    root: &ProofRoot,
+    measure: &mut dyn Measure,
+    sink: &mut dyn Sink,
+    before: &[GateVerdict],
+) -> Result<GateVerdict> {
+    let began = Instant::now();
+    let gate = &entry.definition.id;
+    if keep {
+        if let Some(done) =
+            root.verdict(gate)?.filter(|verdict| verdict.passed() && verdict.runs.len() == wanted as usize)
+        {
+            return Ok(done);
+        }
+    } else {
+        root.forget(&root.gate(gate))?;
+    }
+    root.begin_gate(gate)?;
+    let mut log = Log { root, gate, sink };
+    log.event(Event::GateStarted { gate: gate.clone() });
+    if let Some(reason) = baseline_missing(&entry.definition, before) {
+        let verdict = GateVerdict::skipped(gate, Exit::CaptureIncomplete, reason);
+        return log.conclude(verdict);
+    }
+    let mut runs = Vec::new();
+    let mut failures = Vec::new();
+    for number in 1..=wanted {
+        match one_run(entry, number, keep, measure, &mut log)? {
+            Ok(run) => {
+                let stop = run.interrupted;
+                runs.push(run);
+                if stop {
+                    break;
+                }
+            }
+            // What kept this run from being measured keeps the next from it too.
+            Err(failure) => {
+                failures.push((failure.exit, format!("run {number}: {}", failure.text)));
+                break;
+            }
+        }
+    }
+    if let Some(declared) = declared_failure(&entry.definition, &runs) {
+        failures.push((Exit::AcceptanceFailed, declared));
+    }
+    let artifacts: Vec<RunArtifacts> =
+        runs.iter().map_while(|run| readback::run_artifacts(&root.run(gate, run.run)).ok()).collect();
+    let determinism =
+        if artifacts.len() == runs.len() && !runs.is_empty() { Some(compare(&artifacts)?) } else { None };
+    let verdict = GateVerdict::conclude(gate, wanted, runs, determinism, failures, milliseconds(began));
+    if verdict.determinism.as_ref().is_some_and(|found| found.agree) && verdict.runs.len() == wanted as usize
+    {
+        log.line(&determinism_line(&entry.definition, wanted))?;
+    }
+    log.conclude(verdict)
+}
+
+/// A scenario that needs a baseline has no finding without it, on the same head, in the same invocation.
+fn baseline_missing(gate: &Definition, before: &[GateVerdict]) -> Option<String> {
+    let baseline = gate.scenario.as_ref()?.baseline.as_deref()?;
+    match before.iter().find(|verdict| verdict.gate == baseline) {
+        Some(verdict) if verdict.passed() => None,
+        Some(verdict) => Some(format!("its baseline {baseline} is {}", verdict.status.word())),
+        None => Some(format!("its baseline {baseline} was not measured before it")),
+    }
+}
+
+/// A negative gate never passes: what it declares is how it fails.
+fn declared_failure(gate: &Definition, runs: &[RunVerdict]) -> Option<String> {
+    (gate.group == Group::Negative && runs.iter().all(|run| run.passed) && !runs.is_empty()).then(|| {
+        format!(
+            "correlation is {}: {}, as this gate declares",
+            gate.expect.correlation,
+            gate.expect.ambiguities.join(", ")
+        )
+    })
+}
+
+/// One measured run, kept from an earlier invocation or measured now.
+fn one_run(
+    entry: &Entry,
+    number: u32,
+    keep: bool,
+    measure: &mut dyn Measure,
+    log: &mut Log,
+) -> Result<Result<RunVerdict, Failure>> {
+    let (root, gate) = (log.root, &entry.definition.id);
+    let out = root.run(gate, number);
+    if keep {
+        if let Some(done) =
+            root.result(gate, number)?.filter(|run| run.passed && readback::run_evidence(&out).is_ok())
+        {
+            log.line(&format!("run {number}: kept from an earlier invocation"))?;
+            return Ok(Ok(done));
+        }
+    }
+    root.forget(&out)?;
+    std::fs::create_dir_all(&out)
+        .map_err(|error| Error::io("cannot create the folder of a run", &out, error))?;
+    log.event(Event::RunStarted { gate: gate.clone(), run: number });
+    let measured = match measure.measure(entry, number, &out) {
+        Ok(measured) => measured,
+        Err(error) => {
+            log.line(&format!("run {number}: error[{}]: {error}", error.code().name()))?;
+            if let Some(hint) = error.advice() {
+                log.line(&format!("  hint: {hint}"))?;
+            }
+            return Ok(Err(Failure { text: error.to_string(), exit: error.exit() }));
+        }
+    };
+    let run = judge_run(entry, number, root, &out, &measured);
+    root.write_result(gate, &run)?;
+    log_run(entry, &run, &out, log)?;
+    Ok(Ok(run))
+}
+
+/// The verdict on what is in `out` now: what was written is what is judged, not what was in memory.
+fn judge_run(
+    entry: &Entry,
+    number: u32,
+    root: &ProofRoot,
+    out: &Path,
+    measured: &super::Measured,
+) -> RunVerdict {
+    let gate = &entry.definition;
+    let summary = &measured.summary;
+    let mut reasons = summary.proof.reasons.clone();
+    let (archive, kernel_events, assertions) = match readback::run_evidence(out) {
+        Ok((evidence, archive)) => (
+            Some(archive.relative_to(root.path())),
+            evidence.kernel.len() as u64,
+            accept(gate, &evidence, WORK),
+        ),
+        Err(error) => {
+            reasons.push(
+                measured.without_archive.as_ref().map_or_else(|| error.to_string(), |f| f.text.clone()),
+            );
+            (None, 0, Vec::new())
+        }
+    };
+    let complete = summary.proof.complete && archive.is_some();
+    RunVerdict {
+        run: number,
+        passed: complete && assertions.iter().all(|assertion| assertion.held) && !summary.outcome.interrupted,
+        exit_code: summary.outcome.exit_code,
+        signal: summary.outcome.signal,
+        timed_out: summary.outcome.timed_out,
+        interrupted: summary.outcome.interrupted,
+        effects: measured.effects,
+        kernel_events,
+        lost: summary.ringbuf_drops + summary.size_mismatches,
+        complete,
+        incomplete_because: reasons,
+        elapsed_ms: summary.outcome.elapsed_ms,
+        archive,
+        assertions,
+    }
+}
+
+fn log_run(entry: &Entry, run: &RunVerdict, out: &Path, log: &mut Log) -> Result<()> {
+    let gate = &entry.definition.id;
+    log.line(&format!(
+        "run {}: effects={} kernel_events={} lost={} complete={} exit={} elapsed_ms={}",
+        run.run,
+        run.effects,
+        run.kernel_events,
+        run.lost,
+        run.complete,
+        run.exit_code.map_or_else(|| format!("signal {}", run.signal.unwrap_or(0)), |code| code.to_string()),
+        run.elapsed_ms
+    ))?;
+    let mut reasons = run.incomplete_because.clone();
+    reasons.extend(run.assertions.iter().filter(|assertion| !assertion.held).map(ToString::to_string));
+    for reason in &reasons {
+        log.line(&format!("FAIL: run {}: {reason}", run.run))?;
+    }
+    if run.passed {
+        log.line(&acceptance_line(&entry.definition))?;
+    } else {
+        for (name, text) in
+            [("stdout", tail(&out.join("stdout.log"))), ("stderr", tail(&out.join("stderr.log")))]
+        {
+            for line in text.lines() {
+                log.line(&format!("run {} {name} | {line}", run.run))?;
+            }
+        }
+    }
+    log.event(Event::RunFinished {
+        gate: gate.clone(),
+        run: run.run,
+        passed: run.passed,
+        exit_code: run.exit_code,
+        signal: run.signal,
+        effects: run.effects,
+        kernel_events: run.kernel_events,
+        lost: run.lost,
+        complete: run.complete,
+        elapsed_ms: run.elapsed_ms,
+        reasons,
+    });
+    Ok(())
+}
+
+/// The last 4 KiB of a file, as text; empty when there is none.
+fn tail(file: &Path) -> String {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned()
+}
+
+/// The line that a consumer harvests for each accepted run.
+fn acceptance_line(gate: &Definition) -> String {
+    let scenario = gate.scenario.as_ref().and_then(|scenario| serde_json::to_value(scenario.id).ok());
+    match scenario.as_ref().and_then(|id| id.as_str()) {
+        Some(id) => format!("PASS: runner-spike {} acceptance ({id})", gate.label),
+        None => format!("PASS: runner-spike {} acceptance", gate.label),
+    }
+}
+
+/// The line that a consumer harvests when the runs agree.
+fn determinism_line(gate: &Definition, runs: u32) -> String {
+    let count = if runs == 3 { "three".to_owned() } else { runs.to_string() };
+    format!("PASS: runner-spike {} {count}-run determinism", gate.label)
+}
+
+pub(super) fn milliseconds(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The gate's log on disk and the event stream, kept in step.
+struct Log<'a> {
+    root: &'a ProofRoot,
+    gate: &'a str,
+    sink: &'a mut dyn Sink,
+}
+
+impl Log<'_> {
+    fn event(&mut self, event: Event) {
+        self.sink.event(&event);
+    }
+
+    fn line(&mut self, text: &str) -> Result<()> {
+        self.root.append(&self.root.gate(self.gate).join("gate.log"), text)?;
+        self.event(Event::Line { gate: self.gate.to_owned(), text: text.to_owned() });
+        Ok(())
+    }
+
+    fn conclude(mut self, verdict: GateVerdict) -> Result<GateVerdict> {
+        for reason in &verdict.reasons {
+            self.line(&format!("reason: {reason}"))?;
+        }
+        if let Some(divergence) = verdict.determinism.as_ref().and_then(|found| found.divergence.as_ref()) {
+            for line in divergence.diff.lines() {
+                self.line(&format!("diff | {line}"))?;
+            }
+        }
+        self.line(&format!("gate {}: {}", self.gate, verdict.status.word()))?;
+        self.root.write_verdict(&verdict)?;
+        self.event(Event::GateFinished {
+            gate: self.gate.to_owned(),
+            status: verdict.status.word().to_owned(),
+            agree: verdict.determinism.as_ref().is_some_and(|found| found.agree),
+            exit: verdict.exit,
+            elapsed_ms: verdict.elapsed_ms,
+            reasons: verdict.reasons.clone(),
+        });
+        Ok(verdict)
+    }
+}

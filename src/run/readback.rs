@@ -1,0 +1,119 @@
+//! What a run left on disk, read back and verified: judging looks at nothing else.
+
+use crate::error::{Code, Error, Result};
+use crate::evidence::{Archive, ToolEffects, effects};
+use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// The archive that was found in a run's folder.
+#[derive(Clone, Debug)]
+pub struct Found {
+    path: PathBuf,
+    sha256: String,
+    bytes: u64,
+}
+
+impl Found {
+    /// As a verdict names it.
+    #[must_use]
+    pub fn relative_to(&self, root: &Path) -> ArchiveRef {
+        let path = self.path.strip_prefix(root).unwrap_or(&self.path);
+        ArchiveRef { path: path.display().to_string(), sha256: self.sha256.clone(), bytes: self.bytes }
+    }
+}
+
+/// Everything that acceptance looks at, from the folder of one run.
+///
+/// # Errors
+/// `RunIncomplete` when a file is missing; what the verifier of archives says when one is wrong.
+pub fn run_evidence(out: &Path) -> Result<(RunEvidence, Found)> {
+    let (archive, found) = archive(out)?;
+    let calls: ToolEffects = json(&out.join("tool_effects.json"))?;
+    let mut touched = std::collections::BTreeSet::new();
+    for effect in effects::read(&out.join("effects.ndjson"))? {
+        let effect = effect?;
+        touched.extend([effect.path, effect.target].into_iter().flatten().map(|path| path.value));
+    }
+    let evidence = RunEvidence {
+        exit_code: archive.finished.exit_code,
+        health: archive.content.health,
+        surface: archive.content.surface,
+        correlation: archive.content.correlation,
+        kernel: archive.content.kernel,
+        policy: archive.content.policy,
+        sdk: archive.content.sdk,
+        proof: json(&out.join("capture_proof.json"))?,
+        calls: calls.calls,
+        touched,
+    };
+    Ok((evidence, found))
+}
+
+/// Everything that the runs of a gate are compared by, from the folder of one run.
+///
+/// # Errors
+/// As [`run_evidence`].
+pub fn run_artifacts(out: &Path) -> Result<RunArtifacts> {
+    let (archive, _) = archive(out)?;
+    artifacts_of(&archive, json(&out.join("kernel_set.json"))?)
+}
+
+/// Everything that the runs of a gate are compared by, from an archive and the kernel set beside it.
+///
+/// # Errors
+/// `Internal` when a value can't be serialised.
+pub fn artifacts_of(archive: &Archive, kernel_set: Value) -> Result<RunArtifacts> {
+    Ok(RunArtifacts {
+        health: value(&archive.health)?,
+        surface: value(&archive.surface)?,
+        correlation: value(&archive.correlation)?,
+        kernel_set,
+        policy: lines(&archive.policy)?,
+        sdk: lines(&archive.sdk)?,
+    })
+}
+
+fn archive(out: &Path) -> Result<(Archive, Found)> {
+    let missing = || {
+        Error::new(Code::RunIncomplete, "expected one archive runner-*.tar.gz, found none").at(out.display())
+    };
+    let path = std::fs::read_dir(out)
+        .map_err(|_| missing())?
+        .filter_map(std::result::Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("runner-") && name.ends_with(".tar.gz")
+        })
+        .ok_or_else(missing)?;
+    let (sha256, bytes) = crate::files::sha256_file(&path)?;
+    let archive = Archive::open(&path)?;
+    Ok((archive, Found { path, sha256: sha256.to_string(), bytes }))
+}
+
+fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
+    let text = std::fs::read(file).map_err(|error| Error::io("cannot read", file, error))?;
+    serde_json::from_slice(&text).map_err(|error| {
+        Error::new(Code::RunIncomplete, format!("not what a run writes: {error}")).at(format!(
+            "{}:{}:{}",
+            file.display(),
+            error.line(),
+            error.column()
+        ))
+    })
+}
+
+fn value<T: serde::Serialize>(artifact: &T) -> Result<Value> {
+    serde_json::to_value(artifact)
+        .map_err(|error| Error::new(Code::Internal, format!("cannot serialise: {error}")).because(error))
+}
+
+fn lines<T: serde::Serialize>(records: &[T]) -> Result<String> {
+    let mut text = String::new();
+    for record in records {
+        text.push_str(&crate::files::compact(record)?);
+        text.push('\n');
+    }
+    Ok(text)
+}

@@ -1,0 +1,316 @@
+//! The order of things: what is measured when, what is on disk before what, what a second invocation keeps.
+
+use super::*;
+use crate::capture::{
+    CaptureProof, Effect, NetworkCounts, Operation, Outcome, PathState, PathValue, Summary,
+};
+use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, assemble};
+use crate::host::WORK;
+use std::path::PathBuf;
+
+/// Writes a run's evidence as the kernel would have given it, and notes each measurement.
+struct Script {
+    key: RedactionKey,
+    measured: Vec<String>,
+    /// What each measurement does beside what kernel-only does: gate, run, change.
+    changes: Vec<(&'static str, u32, Change)>,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    ExtraWrite,
+    Incomplete,
+    Interrupted,
+    CannotMeasure,
+}
+
+impl Script {
+    fn new(changes: &[(&'static str, u32, Change)]) -> Self {
+        Self { key: RedactionKey::fixed([7; 32]), measured: Vec::new(), changes: changes.to_vec() }
+    }
+}
+
+fn opened(seq: u64, path: &str, flags: u64) -> Effect {
+    Effect {
+        seq,
+        operation: Operation::Open,
+        syscall: "openat".into(),
+        path: Some(PathValue {
+            value: format!("{WORK}/{path}"),
+            state: PathState::Resolved,
+            requested: None,
+        }),
+        flags: Some(flags),
+        mode: Some(0),
+        return_value: Some(3),
+        ..executed("", 0)
+    }
+}
+
+fn executed(program: &str, seq: u64) -> Effect {
+    Effect {
+        seq,
+        time_ns: seq,
+        pid: 10,
+        tid: 10,
+        process: 0,
+        cgroup_id: 7,
+        call: None,
+        operation: Operation::Exec,
+        syscall: "execve".into(),
+        path: Some(PathValue { value: program.into(), state: PathState::Resolved, requested: None }),
+        target: None,
+        endpoint: None,
+        flags: None,
+        mode: None,
+        resolve: None,
+        return_value: Some(0),
+        marks: Vec::new(),
+    }
+}
+
+const CREATE: u64 = 0o1101;
+
+impl Measure for Script {
+    fn measure(&mut self, gate: &Entry, run: u32, out: &Path) -> Result<Measured> {
+        let id = gate.definition.id.clone();
+        self.measured.push(format!("{id}#{run}"));
+        assert_eq!(std::fs::read_dir(out).unwrap().count(), 0, "a run starts in an empty folder");
+        let change =
+            self.changes.iter().find(|(g, r, _)| *g == id && *r == run).map(|(_, _, change)| *change);
+        if matches!(change, Some(Change::CannotMeasure)) {
+            return Err(Error::new(Code::Internal, "no kernel today"));
+        }
+        let mut effects =
+            vec![opened(0, "input.txt", CREATE), opened(1, "input.txt", 0), opened(2, "output.txt", CREATE)];
+        effects.push(executed("/usr/bin/env", 3));
+        if matches!(change, Some(Change::ExtraWrite)) {
+            effects.push(opened(4, "input.txt", 0o2001));
+        }
+        let reasons =
+            if matches!(change, Some(Change::Incomplete)) { vec!["moved_task".to_owned()] } else { vec![] };
+        let interrupted = matches!(change, Some(Change::Interrupted));
+        let summary = Summary {
+            run_id: gate.definition.run_id.clone(),
+            outcome: Outcome {
+                exit_code: Some(0),
+                signal: None,
+                elapsed_ms: 1,
+                timed_out: false,
+                interrupted,
+                stragglers: 0,
+            },
+            session_cgroup_id: Some(u64::from(run)),
+            cgroup_clean: reasons.is_empty(),
+            ringbuf_drops: 0,
+            size_mismatches: 0,
+            hooks: Default::default(),
+            network: NetworkCounts::default(),
+            calls: Vec::new(),
+            proof: CaptureProof {
+                schema: "assay.gates.capture_proof.v0".into(),
+                run_id: gate.definition.run_id.clone(),
+                complete: reasons.is_empty(),
+                reasons,
+                invariants: Vec::new(),
+                blind_spots: vec!["none in this script".into()],
+                environment: Default::default(),
+                policy_origin: None,
+            },
+        };
+        let facts = RunFacts {
+            run_id: &summary.run_id,
+            agent_shim: "none",
+            command: &gate.definition.command,
+            env_keys: &[],
+        };
+        let outputs = Outputs {
+            archive: out.join(&gate.definition.archive),
+            details: Some(out.to_path_buf()),
+            extract: Some(out.join("extract")),
+        };
+        let written =
+            assemble(&facts, &summary, effects.into_iter().map(Ok), &Logs::default(), &self.key, &outputs)?;
+        Ok(Measured { summary, effects: written.effects, without_archive: None })
+    }
+}
+
+#[derive(Default)]
+struct Heard(Vec<Event>);
+
+impl Sink for Heard {
+    fn event(&mut self, event: &Event) {
+        self.0.push(event.clone());
+    }
+}
+
+struct Bench {
+    folder: tempfile::TempDir,
+    catalog: Catalog,
+}
+
+/// Two gates like kernel-only; `second` has `first` as its baseline.
+fn bench() -> Bench {
+    let folder = tempfile::tempdir().unwrap();
+    let kernel_only = include_str!("../../gates/kernel-only/gate.yaml");
+    let scenario = "scenario: {id: matched_safe_read, role: baseline, expected_verdict: positive_join, join_key: tool_call_id, join_grade: strong, baseline: first, non_claims: [x]}\n";
+    for (id, order, tail) in [("first", 1, ""), ("second", 2, scenario)] {
+        let text = kernel_only.replacen("id: kernel-only", &format!("id: {id}"), 1).replacen(
+            "order: 10",
+            &format!("order: {order}"),
+            1,
+        );
+        let gate = folder.path().join("gates").join(id);
+        std::fs::create_dir_all(&gate).unwrap();
+        std::fs::write(gate.join("gate.yaml"), text + tail).unwrap();
+    }
+    let catalog = Catalog::load(&folder.path().join("gates")).unwrap();
+    Bench { folder, catalog }
+}
+
+impl Bench {
+    fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    fn go(&self, gates: &str, resume: bool, script: &mut Script) -> Result<(Finished, Vec<Event>)> {
+        let source = Source {
+            head_sha: "c0ffee".into(),
+            dirty: false,
+            r#ref: "refs/heads/main".into(),
+            repository: "o/n".into(),
+        };
+        self.go_from(source, gates, resume, script)
+    }
+
+    fn go_from(
+        &self,
+        source: Source,
+        gates: &str,
+        resume: bool,
+        script: &mut Script,
+    ) -> Result<(Finished, Vec<Event>)> {
+        let selection = self.catalog.select(&[gates.to_owned()])?;
+        let options =
+            Options { runs: 3, resume, selection: None, source, now: || "2026-01-01T00:00:00Z".into() };
+        let root = ProofRoot::open(&self.root())?;
+        let mut heard = Heard::default();
+        let finished = run(&self.catalog, &selection, &options, &root, script, &mut heard)?;
+        Ok((finished, heard.0))
+    }
+
+    fn text(&self, file: &str) -> String {
+        std::fs::read_to_string(self.root().join(file)).unwrap()
+    }
+}
+
+#[test]
+fn three_equal_runs_pass_and_leave_everything_on_disk() {
+    let bench = bench();
+    let mut script = Script::new(&[]);
+    let (finished, events) = bench.go("all", false, &mut script).unwrap();
+    assert_eq!(finished.exit, Exit::Passed, "{:?}", finished.verdicts);
+    assert_eq!(script.measured, ["first#1", "first#2", "first#3", "second#1", "second#2", "second#3"]);
+    assert_eq!(bench.text("gates/first/status.txt"), "passed\n");
+    let log = bench.text("gates/first/gate.log");
+    assert_eq!(log.matches("PASS: runner-spike kernel-only acceptance\n").count(), 3, "{log}");
+    assert_eq!(log.matches("PASS: runner-spike kernel-only three-run determinism\n").count(), 1, "{log}");
+    for file in ["result.json", "effects.ndjson", "extract/manifest.json", "runner-kernel-only.tar.gz"] {
+        assert!(bench.root().join("gates/first/run-3").join(file).exists(), "{file}");
+    }
+    let record: RunRecord = serde_json::from_str(&bench.text("run.json")).unwrap();
+    assert_eq!((record.selection.as_str(), record.exit), ("all", Some(0)));
+    assert!(matches!(events.last(), Some(Event::SessionFinished { exit: 0, .. })));
+}
+
+#[test]
+fn an_extra_write_in_one_run_breaks_agreement_even_where_acceptance_holds() {
+    let bench = bench();
+    let (finished, _) =
+        bench.go("first", false, &mut Script::new(&[("first", 2, Change::ExtraWrite)])).unwrap();
+    assert_eq!(finished.exit, Exit::RunsDisagree);
+    let verdict = &finished.verdicts[0];
+    let divergence = verdict.determinism.as_ref().unwrap().divergence.as_ref().unwrap();
+    assert_eq!((divergence.artifact.as_str(), divergence.runs), ("kernel_set.json", [1, 2]));
+    assert!(bench.text("gates/first/gate.log").contains("diff | "));
+    assert_eq!(bench.text("gates/first/status.txt"), "failed\n");
+}
+
+#[test]
+fn an_incomplete_run_is_never_a_pass() {
+    let bench = bench();
+    let (finished, _) =
+        bench.go("first", false, &mut Script::new(&[("first", 3, Change::Incomplete)])).unwrap();
+    assert_eq!(finished.exit, Exit::CaptureIncomplete);
+    assert!(
+        finished.verdicts[0].reasons.iter().any(|reason| reason == "run 3: capture incomplete: moved_task")
+    );
+    assert_eq!(bench.text("gates/first/status.txt"), "incomplete\n");
+}
+
+#[test]
+fn an_interruption_ends_the_invocation_and_resume_goes_on_there() {
+    let bench = bench();
+    let mut script = Script::new(&[("first", 2, Change::Interrupted)]);
+    let (finished, _) = bench.go("all", false, &mut script).unwrap();
+    assert_eq!((finished.exit, script.measured.len()), (Exit::CaptureIncomplete, 2));
+    let mut again = Script::new(&[]);
+    let (finished, _) = bench.go("all", true, &mut again).unwrap();
+    assert_eq!(finished.exit, Exit::Passed);
+    assert_eq!(again.measured, ["first#2", "first#3", "second#1", "second#2", "second#3"]);
+}
+
+#[test]
+fn a_result_that_was_changed_on_disk_is_measured_again() {
+    let bench = bench();
+    bench.go("first", false, &mut Script::new(&[])).unwrap();
+    std::fs::remove_file(bench.root().join("gates/first/verdict.json")).unwrap();
+    let archive = bench.root().join("gates/first/run-2/runner-kernel-only.tar.gz");
+    let mut bytes = std::fs::read(&archive).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&archive, bytes).unwrap();
+    let mut again = Script::new(&[]);
+    bench.go("first", true, &mut again).unwrap();
+    assert_eq!(again.measured, ["first#2"]);
+}
+
+#[test]
+fn a_host_that_cannot_measure_stops_the_gate_but_not_the_next() {
+    let bench = bench();
+    let mut script = Script::new(&[("first", 1, Change::CannotMeasure)]);
+    let (finished, _) = bench.go("all", false, &mut script).unwrap();
+    assert_eq!(script.measured, ["first#1"], "second needs first as its baseline");
+    assert_eq!(finished.verdicts[1].status, crate::judge::GateStatus::Skipped);
+    assert_eq!(finished.verdicts[1].reasons, ["its baseline first is incomplete"]);
+    assert_ne!(finished.exit, Exit::Passed);
+}
+
+#[test]
+fn a_gate_asked_for_alone_brings_its_baseline_and_a_baseline_that_passed_is_kept() {
+    let bench = bench();
+    let mut script = Script::new(&[]);
+    bench.go("second", false, &mut script).unwrap();
+    assert_eq!(script.measured, ["first#1", "first#2", "first#3", "second#1", "second#2", "second#3"]);
+    let record: RunRecord = serde_json::from_str(&bench.text("run.json")).unwrap();
+    assert_eq!(record.added, ["first"]);
+    let mut again = Script::new(&[]);
+    bench.go("second", false, &mut again).unwrap();
+    assert_eq!(again.measured, ["second#1", "second#2", "second#3"]);
+}
+
+#[test]
+fn a_root_of_another_commit_is_refused() {
+    let bench = bench();
+    bench.go("first", false, &mut Script::new(&[])).unwrap();
+    let other = Source { head_sha: "beef".into(), dirty: false, r#ref: "r".into(), repository: "o/n".into() };
+    let error = bench.go_from(other, "first", true, &mut Script::new(&[])).unwrap_err();
+    assert_eq!(error.code(), Code::ResumeMismatch);
+}
+
+#[test]
+fn a_folder_with_other_content_is_not_taken_for_a_root() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("thesis.tex"), "").unwrap();
+    assert_eq!(ProofRoot::open(folder.path()).unwrap_err().code(), Code::RootTaken);
+}

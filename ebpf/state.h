@@ -100,7 +100,8 @@ static __always_inline bool under_session(struct cgroup *trusted)
     if (shared.level == SESSION_UNKNOWN || level <= shared.level)
         return false;
     struct cgroup *ancestor = 0;
-    if (bpf_probe_read_kernel(&ancestor, sizeof(ancestor), &cgroup->ancestors[0] + shared.level))
+    struct cgroup **ancestors = (void *)cgroup + bpf_core_field_offset(struct cgroup, ancestors);
+    if (bpf_probe_read_kernel(&ancestor, sizeof(ancestor), ancestors + shared.level))
         return false;
     return cgroup_id_of(ancestor) == session_id;
 }

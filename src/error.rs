@@ -141,6 +141,12 @@ codes! {
     CleanupIncomplete = "273", Infrastructure, "something stayed after the cleanup";
     // end of host
     // 3xx capture
+    CaptureUnavailable = "301", CannotMeasure, "this binary or this host can't capture";
+    CaptureLoad = "302", CannotMeasure, "the kernel refused the capture programs";
+    CaptureCgroup = "303", CannotMeasure, "the session's cgroup can't be captured";
+    CaptureConsumer = "304", CaptureIncomplete, "kernel records could not be drained or read back";
+    CaptureCanary = "305", CannotMeasure, "the capture did not see its own canary";
+    CaptureRecord = "306", EvidenceInvalid, "a kernel record has not the layout expected";
     // end of capture
     // 4xx evidence
     EvidenceInvalid = "401", EvidenceInvalid, "evidence does not verify";

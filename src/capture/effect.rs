@@ -14,7 +14,7 @@ pub enum Operation {
     Fork,
     /// A task ended; `return_value` is its raw exit code.
     Exit,
-    /// unlink, unlinkat without AT_REMOVEDIR.
+    /// unlink, unlinkat without `AT_REMOVEDIR`.
     Unlink,
     /// rename, renameat, renameat2; `path` is the source, `target` the destination.
     Rename,
@@ -24,7 +24,7 @@ pub enum Operation {
     Symlink,
     /// mkdir, mkdirat.
     Mkdir,
-    /// rmdir, unlinkat with AT_REMOVEDIR.
+    /// rmdir, unlinkat with `AT_REMOVEDIR`.
     Rmdir,
     /// truncate, ftruncate.
     Truncate,
@@ -60,7 +60,8 @@ pub enum Operation {
 pub enum PathState {
     /// The kernel's own absolute path of the file that was opened.
     Resolved,
-    /// The requested path, made absolute against the real cwd or dirfd: the call failed, so there is no file.
+    /// The requested path, made absolute against the real cwd or dirfd: the call failed, or it is one that gives no file
+    /// (unlink, rename, mkdir, ...), so symbolic links in its directories are not resolved.
     Requested,
     /// Resolved; the file had been unlinked already.
     Deleted,
@@ -130,6 +131,9 @@ pub struct Effect {
     /// Raw return value; negative is -errno.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub return_value: Option<i64>,
+    /// What no other field holds: `uid=0 gid=0`, `length=5`, `thread of 2`, `by=driver`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Named doubts: `toctou_suspect`, `fd_race`, `ia32`, ...
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<String>,

@@ -2,10 +2,24 @@
 //!
 //! The types here are portable; what touches the kernel stands behind the `capture` feature on Linux.
 
+mod decode;
 mod effect;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod kernel;
+mod ledger;
 mod object;
+mod proof;
+pub mod raw;
 mod recording;
+mod spool;
+pub mod syscalls;
+mod text;
 
 pub use effect::{Effect, Operation, PathState, PathValue};
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub use kernel::{ArmOptions, Recorder, Sabotage};
 pub use object::{Object, embedded};
-pub use recording::{CallWindow, CaptureProof, HookCount, Invariant, NetworkCounts, Outcome, Summary};
+pub use recording::{
+    CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording, Summary,
+};
+pub use spool::Budget;

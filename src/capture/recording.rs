@@ -1,6 +1,10 @@
 //! What one measured run gave: its outcome, its accounting, and the proof of its completeness.
 
-use crate::error::Exit;
+use super::Effect;
+use super::decode::Decoder;
+use super::raw::Record;
+use super::spool::{SpoolReader, Spooled};
+use crate::error::{Code, Error, Exit, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -134,5 +138,74 @@ impl Summary {
     #[must_use]
     pub fn exit(&self) -> Exit {
         if self.proof.complete { Exit::Passed } else { Exit::CaptureIncomplete }
+    }
+}
+
+/// A finished capture: its summary, and its records, from which effects are decoded as often as they are asked for.
+#[derive(Debug)]
+pub struct Recording {
+    /// Everything but the effects.
+    pub summary: Summary,
+    spooled: Spooled,
+    canaries: Vec<u32>,
+}
+
+impl Recording {
+    /// Joins what the recorder knows to what it kept. `canaries` are the recorder's own processes, left out of the effects.
+    #[must_use]
+    pub fn new(summary: Summary, spooled: Spooled, canaries: Vec<u32>) -> Self {
+        Self { summary, spooled, canaries }
+    }
+
+    /// The effects of the measured tree, in the order of the ring, one at a time.
+    ///
+    /// # Errors
+    /// `CaptureConsumer`, when the records can't be read back.
+    pub fn effects(&self) -> Result<Effects> {
+        let decoder = Decoder::new(&self.summary.calls, &self.canaries);
+        Ok(Effects { reader: self.spooled.reader()?, decoder, buffer: Vec::new(), ended: false })
+    }
+}
+
+/// Effects as they are decoded.
+#[derive(Debug)]
+pub struct Effects {
+    reader: SpoolReader,
+    decoder: Decoder,
+    buffer: Vec<u8>,
+    ended: bool,
+}
+
+impl Iterator for Effects {
+    type Item = Result<Effect>;
+
+    fn next(&mut self) -> Option<Result<Effect>> {
+        loop {
+            if let Some(effect) = self.decoder.next() {
+                return Some(Ok(effect));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.reader.next_into(&mut self.buffer) {
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+                Ok(false) => {
+                    self.ended = true;
+                    self.decoder.finish();
+                }
+                Ok(true) => match Record::parse(&self.buffer) {
+                    Some(record) => self.decoder.take(&record),
+                    None => {
+                        return Some(Err(Error::new(
+                            Code::CaptureRecord,
+                            "a kernel record has not the layout expected",
+                        )));
+                    }
+                },
+            }
+        }
     }
 }

@@ -1,0 +1,265 @@
+//! Loads the embedded object, attaches each program, and says of each whether that worked.
+
+use super::recorder::Sabotage;
+use crate::capture::object;
+use crate::capture::raw::Counters;
+use crate::error::{Code, Error, Result};
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Program};
+use aya::{Btf, Ebpf, EbpfLoader};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+/// A traced program and the names that its tracepoint has had, newest first.
+struct Traced {
+    program: &'static str,
+    tracepoints: &'static [&'static str],
+    /// Stands in for the program before it when that one does not fit this kernel.
+    fallback: bool,
+}
+
+const fn traced(program: &'static str, tracepoints: &'static [&'static str]) -> Traced {
+    Traced { program, tracepoints, fallback: false }
+}
+
+/// Order matters: deaths and exits before births and entries, so that nothing begins unseen that is then seen to end.
+const TRACED: &[Traced] = &[
+    traced("on_attach", &["cgroup_attach_task"]),
+    traced("on_death", &["sched_process_exit"]),
+    traced("on_exec", &["sched_process_exec"]),
+    traced("on_exit", &["sys_exit"]),
+    traced("on_enter", &["sys_enter"]),
+    traced("on_submit", &["io_uring_submit_req", "io_uring_submit_sqe"]),
+    traced("on_complete", &["io_uring_complete"]),
+    Traced { program: "on_complete_scalars", tracepoints: &["io_uring_complete"], fallback: true },
+    traced("on_birth", &["task_newtask"]),
+];
+
+const ADDRESSES: &[&str] =
+    &["on_connect4", "on_connect6", "on_bind4", "on_bind6", "on_sendmsg4", "on_sendmsg6"];
+
+/// Without these there is nothing to measure with.
+const ESSENTIAL: &[&str] = &["on_birth", "on_death", "on_enter", "on_exit"];
+
+/// One program and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hook {
+    /// Name in the object.
+    pub program: &'static str,
+    /// What it hangs on, or why it hangs on nothing.
+    pub attached: std::result::Result<String, String>,
+    /// The kernel's digest of its instructions.
+    pub tag: Option<String>,
+}
+
+/// The programs in the kernel. Dropping it detaches them.
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    /// One row a program.
+    pub hooks: Vec<Hook>,
+}
+
+/// `struct shared` of the object: the session's level in the hierarchy (-1 until a task has entered it) and the last task number.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Shared {
+    level: i32,
+    serial: u32,
+}
+
+// SAFETY: plain integers without padding; any bit pattern is a value.
+unsafe impl aya::Pod for Shared {}
+// SAFETY: an array of u64 in all but name.
+unsafe impl aya::Pod for Counters {}
+
+impl Programs {
+    /// Loads everything and attaches it, the socket programs to `cgroup`.
+    pub(super) fn load(
+        cgroup: BorrowedFd<'_>,
+        session_id: u64,
+        ring_bytes: u32,
+        sabotage: &Sabotage,
+    ) -> Result<Self> {
+        let object = object::embedded()
+            .ok_or_else(|| Error::new(Code::CaptureUnavailable, "this binary carries no kernel programs"))?;
+        let btf = Btf::from_sys_fs().map_err(|error| {
+            refused("cannot read the kernel's BTF", &error)
+                .hint("boot a kernel with CONFIG_DEBUG_INFO_BTF=y (/sys/kernel/btf/vmlinux)")
+        })?;
+        let wake_bytes = u64::from(ring_bytes / 4);
+        let mut ebpf = EbpfLoader::new()
+            .btf(Some(&btf))
+            .allow_unsupported_maps()
+            .override_global("session_id", &session_id, true)
+            .override_global("wake_bytes", &wake_bytes, true)
+            .map_max_entries("ring", ring_bytes)
+            .load(object.bytes)
+            .map_err(|error| refused("the kernel refused the capture programs' maps", &error))?;
+        let mut hooks: Vec<Hook> = Vec::new();
+        for row in TRACED {
+            let previous_attached = hooks.last().is_some_and(|hook| hook.attached.is_ok());
+            if row.fallback && previous_attached {
+                continue;
+            }
+            let attached = if sabotage.missing_hook == Some(row.program) {
+                attach_traced(&mut ebpf, row.program, &["no_such_tracepoint"], &btf)
+            } else {
+                attach_traced(&mut ebpf, row.program, row.tracepoints, &btf)
+            };
+            if row.fallback {
+                hooks.pop(); // one of the two is enough; this one speaks for both
+            }
+            hooks.push(hook(&ebpf, row.program, attached));
+        }
+        for program in ADDRESSES {
+            let attached = attach_address(&mut ebpf, program, cgroup);
+            hooks.push(hook(&ebpf, program, attached));
+        }
+        let missing = hooks.iter().find(|hook| ESSENTIAL.contains(&hook.program) && hook.attached.is_err());
+        if let Some((hook, Err(why))) = missing.map(|hook| (hook, &hook.attached)) {
+            return Err(Error::new(
+                Code::CaptureLoad,
+                format!("the kernel refused the program {}: {why}", hook.program),
+            )
+            .hint("run as root, on Linux 6.1 or newer; `assay-gates doctor` tries each step"));
+        }
+        Ok(Self { ebpf, hooks })
+    }
+
+    /// Takes the ring out, for the consumer.
+    pub(super) fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
+        let map = self.ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
+        RingBuf::try_from(map).map_err(|error| refused("cannot map the ring", &error))
+    }
+
+    /// Everything counted so far, of all CPUs together.
+    pub(super) fn counters(&self) -> Result<Counters> {
+        let map = self.ebpf.map("counts").ok_or_else(|| missing("counts"))?;
+        let array: PerCpuArray<_, Counters> =
+            PerCpuArray::try_from(map).map_err(|error| refused("cannot read the counters", &error))?;
+        let values = array.get(&0, 0).map_err(|error| refused("cannot read the counters", &error))?;
+        let mut sum = Counters::default();
+        for counters in values.iter() {
+            sum.add(counters);
+        }
+        Ok(sum)
+    }
+
+    /// Level of the session's cgroup, once a task has entered it.
+    pub(super) fn session_level(&self) -> Result<Option<u32>> {
+        let map = self.ebpf.map(".data").ok_or_else(|| missing(".data"))?;
+        let array: Array<_, Shared> =
+            Array::try_from(map).map_err(|error| refused("cannot read .data", &error))?;
+        let shared = array.get(&0, 0).map_err(|error| refused("cannot read .data", &error))?;
+        Ok(u32::try_from(shared.level).ok())
+    }
+
+    /// Times that the kernel skipped each program because it was running already.
+    pub(super) fn recursion_misses(&self) -> Vec<(String, Result<u64>)> {
+        let attached = self.hooks.iter().filter(|hook| hook.attached.is_ok());
+        attached
+            .filter_map(|hook| {
+                let fd = self.ebpf.program(hook.program)?.fd().ok()?;
+                Some((hook.program.to_owned(), program_info(fd.as_fd()).map(|info| info.recursion_misses)))
+            })
+            .collect()
+    }
+
+    /// For tests: takes one program away while the run goes on.
+    pub(super) fn detach(&mut self, program: &str) -> Result<()> {
+        let failed = |error: aya::programs::ProgramError| refused("cannot detach", &error);
+        match self.ebpf.program_mut(program) {
+            Some(Program::BtfTracePoint(traced)) => traced.unload().map_err(failed),
+            Some(Program::CgroupSockAddr(address)) => address.unload().map_err(failed),
+            _ => Err(missing("program")),
+        }
+    }
+}
+
+fn hook(ebpf: &Ebpf, program: &'static str, attached: std::result::Result<String, String>) -> Hook {
+    let info = ebpf.program(program).and_then(|loaded| loaded.info().ok());
+    Hook { program, attached, tag: info.map(|info| format!("{:016x}", info.tag())) }
+}
+
+fn attach_traced(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tracepoints: &[&str],
+    btf: &Btf,
+) -> std::result::Result<String, String> {
+    let program = ebpf.program_mut(name).ok_or("not in the object")?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
+    let mut why = String::new();
+    for tracepoint in tracepoints {
+        match program.load(tracepoint, btf) {
+            Ok(()) => {
+                program.attach().map_err(|error| chain(&error))?;
+                return Ok(format!("tp_btf/{tracepoint}"));
+            }
+            Err(error) => why = chain(&error),
+        }
+    }
+    Err(why)
+}
+
+fn attach_address(
+    ebpf: &mut Ebpf,
+    name: &str,
+    cgroup: BorrowedFd<'_>,
+) -> std::result::Result<String, String> {
+    let program = ebpf.program_mut(name).ok_or("not in the object")?;
+    let program: &mut CgroupSockAddr = program.try_into().map_err(|error| chain(&error))?;
+    program.load().map_err(|error| chain(&error))?;
+    // A link takes no flags: it always stands beside what others attach.
+    program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
+    Ok(name.replacen("on_", "cgroup/", 1))
+}
+
+/// What `BPF_OBJ_GET_INFO_BY_FD` says of a program; aya's own wrapper leaves `recursion_misses` out.
+fn program_info(program: BorrowedFd<'_>) -> Result<aya_obj::generated::bpf_prog_info> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    #[repr(C)]
+    struct Attributes {
+        fd: u32,
+        length: u32,
+        info: u64,
+    }
+    // SAFETY: bpf_prog_info is integers, byte arrays and bit fields; zero is a value of each.
+    let mut info: aya_obj::generated::bpf_prog_info = unsafe { std::mem::zeroed() };
+    let attributes = Attributes {
+        fd: program.as_raw_fd().cast_unsigned(),
+        length: size_of_val(&info) as u32,
+        info: (&raw mut info) as u64,
+    };
+    // SAFETY: the kernel reads `attributes` and writes at most `length` bytes to `info`; both live until it returns.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const attributes, size_of_val(&attributes))
+    };
+    if result == 0 {
+        Ok(info)
+    } else {
+        Err(refused("cannot ask for program facts", &std::io::Error::last_os_error()))
+    }
+}
+
+fn missing(what: &str) -> Error {
+    Error::new(Code::Internal, format!("the kernel object has no {what}"))
+}
+
+pub(super) fn refused(doing: &str, error: &dyn std::error::Error) -> Error {
+    Error::new(Code::CaptureLoad, format!("{doing}: {}", chain(error)))
+}
+
+/// An error and its causes in one line: the first line of each is what matters; a verifier log would follow.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default().to_owned();
+        if !parts.iter().any(|part| part.contains(&line)) {
+            parts.push(line);
+        }
+        next = error.source();
+    }
+    parts.join(": ")
+}

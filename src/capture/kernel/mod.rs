@@ -1,0 +1,9 @@
+//! What touches the kernel: loading and attaching, the ring, the canaries, and the recorder that joins them.
+
+mod canary;
+mod facts;
+mod load;
+mod recorder;
+mod ring;
+
+pub use recorder::{ArmOptions, Recorder, Sabotage};

@@ -1,0 +1,226 @@
+//! One measured run, from arming to its recording.
+
+use super::canary::{self, Canary};
+use super::facts::{self, SessionCgroup};
+use super::load::Programs;
+use super::ring::Consumer;
+use crate::capture::ledger::Ledger;
+use crate::capture::proof::{self, Seen};
+use crate::capture::recording::Recording;
+use crate::capture::spool::{Budget, Spool};
+use crate::capture::{CallWindow, Outcome, object};
+use crate::error::{Code, Error, Result};
+use sha2::{Digest, Sha256};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How long the begin canary's records may take to arrive.
+const CANARY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a run needs.
+#[derive(Clone, Debug)]
+pub struct ArmOptions {
+    /// The run.
+    pub run_id: String,
+    /// Folder of the session's cgroup: made by the caller, empty.
+    pub cgroup: PathBuf,
+    /// A private folder (mode 0700) of the driver, where records wait unnamed.
+    pub spool: PathBuf,
+    /// Size of the ring; rounded up to a power of two. Default 64 MiB.
+    pub ring_bytes: u32,
+    /// Records and bytes kept; more is counted, not kept, and makes the run incomplete. Default 20 million and 8 GiB.
+    pub budget: Budget,
+    /// What tests break on purpose.
+    pub sabotage: Sabotage,
+}
+
+/// Ways to break a recorder on purpose, so that tests can show that each is noticed.
+#[derive(Clone, Debug, Default)]
+pub struct Sabotage {
+    /// The consumer leaves the ring alone until the end.
+    pub stalled_consumer: bool,
+    /// A program whose tracepoint is looked for under a wrong name.
+    pub missing_hook: Option<&'static str>,
+    /// The consumer loses the first record.
+    pub lose_a_record: bool,
+}
+
+impl ArmOptions {
+    /// Options with default sizes.
+    #[must_use]
+    pub fn new(run_id: impl Into<String>, cgroup: impl Into<PathBuf>, spool: impl Into<PathBuf>) -> Self {
+        Self {
+            run_id: run_id.into(),
+            cgroup: cgroup.into(),
+            spool: spool.into(),
+            ring_bytes: 64 << 20,
+            budget: Budget { records: 20_000_000, bytes: 8 << 30 },
+            sabotage: Sabotage::default(),
+        }
+    }
+}
+
+/// An armed capture. Dropping it detaches the programs.
+pub struct Recorder {
+    run_id: String,
+    spool: PathBuf,
+    cgroup: SessionCgroup,
+    programs: Programs,
+    consumer: Consumer,
+    begin: Option<Canary>,
+}
+
+impl Recorder {
+    /// Loads and attaches the programs for the session's cgroup and starts the consumer. Nothing may run in the cgroup yet.
+    ///
+    /// # Errors
+    /// `CaptureUnavailable`, `CaptureLoad` and `CaptureCgroup` when this host can't measure; `Io` for the spool.
+    pub fn arm(options: &ArmOptions) -> Result<Self> {
+        facts::check_host()?;
+        let cgroup = SessionCgroup::open(&options.cgroup)?;
+        let spool = Spool::create(&options.spool, options.budget)?;
+        let ring_bytes = options.ring_bytes.max(4096).next_power_of_two();
+        let mut programs = Programs::load(cgroup.folder(), cgroup.id, ring_bytes, &options.sabotage)?;
+        let consumer = Consumer::start(
+            programs.take_ring()?,
+            spool,
+            options.sabotage.stalled_consumer,
+            options.sabotage.lose_a_record,
+        )?;
+        Ok(Self {
+            run_id: options.run_id.clone(),
+            spool: options.spool.clone(),
+            cgroup,
+            programs,
+            consumer,
+            begin: None,
+        })
+    }
+
+    /// Id of the session's cgroup.
+    #[must_use]
+    pub fn session_cgroup_id(&self) -> u64 {
+        self.cgroup.id
+    }
+
+    /// Runs the begin canary and waits until its records are here. The measured process may start afterwards.
+    ///
+    /// # Errors
+    /// `CaptureCanary` when it could not run or its records did not arrive: this host would not be measured.
+    pub fn begin(&mut self) -> Result<()> {
+        let canary = self.canary()?;
+        if self.programs.session_level()?.is_none() {
+            return Err(Error::new(
+                Code::CaptureCanary,
+                "the programs did not see the canary enter the session's cgroup",
+            ));
+        }
+        let deadline = Instant::now() + CANARY_PATIENCE;
+        while self.consumer.taken() < self.programs.counters()?.total_emitted() && !self.consumer.is_dead() {
+            if Instant::now() > deadline {
+                break; // a stalled consumer; the end of the run will say so
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.begin = Some(canary);
+        Ok(())
+    }
+
+    fn canary(&self) -> Result<Canary> {
+        canary::run(self.cgroup.folder(), self.cgroup.procs.as_fd(), &self.spool)
+    }
+
+    /// Takes one program away while the run goes on, so that tests can show that it is noticed.
+    ///
+    /// # Errors
+    /// `CaptureLoad`, when there is no such program.
+    pub fn sabotage_detach(&mut self, program: &str) -> Result<()> {
+        self.programs.detach(program)
+    }
+
+    /// Runs the end canary, drains the ring, detaches, closes the books. Call it when no task is left in the session.
+    ///
+    /// # Errors
+    /// `CaptureConsumer` when the records can't be read back at all. Everything else is in the recording's proof.
+    pub fn finish(self, outcome: Outcome, calls: Vec<CallWindow>) -> Result<Recording> {
+        let Self { run_id, cgroup, programs, consumer, begin, spool } = self;
+        let populated = cgroup.populated();
+        let end = canary::run(cgroup.folder(), cgroup.procs.as_fd(), &spool);
+        let drained = consumer.finish()?;
+        let counters = programs.counters()?;
+        let level = programs.session_level()?;
+        let misses = programs.recursion_misses();
+        let hooks = programs.hooks.clone();
+        drop(programs);
+
+        let canaries: Vec<u32> = begin.iter().chain(&end).map(|canary| canary.pid).collect();
+        let mut ledger = Ledger::new(std::process::id(), &canaries);
+        let mut digest = Sha256::new();
+        drained.spooled.read(|record| {
+            digest.update(record);
+            ledger.enter(record);
+            Ok(())
+        })?;
+        ledger.close();
+
+        let mut environment = facts::kernel();
+        if let Some(object) = object::embedded() {
+            environment.insert("object_sha256".into(), format!("sha256:{}", object.sha256));
+            environment.insert("object_compiler".into(), object.compiler.into());
+        }
+        environment.insert("records_sha256".into(), format!("sha256:{}", hex::encode(digest.finalize())));
+        environment
+            .insert("session_cgroup_level".into(), level.map_or("unknown".into(), |level| level.to_string()));
+        for hook in &hooks {
+            let attached = hook.attached.clone().unwrap_or_else(|why| format!("missing: {why}"));
+            environment.insert(format!("hook.{}", hook.program), attached);
+            if let Some(tag) = &hook.tag {
+                environment.insert(format!("tag.{}", hook.program), tag.clone());
+            }
+        }
+        let seen = Seen {
+            run_id,
+            outcome,
+            calls,
+            session_cgroup_id: cgroup.id,
+            tasks_before: cgroup.tasks_before.lines().count(),
+            populated,
+            level_known: level.is_some(),
+            missing_hooks: hooks
+                .iter()
+                .filter(|hook| hook.attached.is_err())
+                .map(|hook| hook.program.to_owned())
+                .collect(),
+            hooks: hooks.len(),
+            misses: misses.into_iter().map(|(program, misses)| (program, misses.ok())).collect(),
+            begin: begin.map(|canary| (canary.pid, canary.expected)),
+            end: end.map(|canary| (canary.pid, canary.expected)).map_err(|error| error.to_string()),
+            counters,
+            read: drained.records,
+            read_bytes: drained.bytes,
+            consumer: drained.consumer,
+            producer: drained.producer,
+            kept: drained.spooled.records,
+            over_budget: drained.spooled.over_budget,
+            spool_failure: drained.spooled.failure.clone(),
+            environment,
+        };
+        Ok(Recording::new(proof::summary(seen, &ledger), drained.spooled, canaries))
+    }
+}
+
+impl ArmOptions {
+    /// The same with another size of the ring.
+    #[must_use]
+    pub fn ring(mut self, bytes: u32) -> Self {
+        self.ring_bytes = bytes;
+        self
+    }
+
+    /// Folder of the session's cgroup.
+    #[must_use]
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+}

@@ -9,6 +9,7 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 const AT_REMOVEDIR: u64 = 0x200;
 const CREAT_FLAGS: u64 = 0o1101; // O_CREAT | O_WRONLY | O_TRUNC
 const NR_CREAT: i32 = 85;
+const NR_UNLINKAT: i32 = 263;
 
 /// Turns records into effects. Give it every record in order; effects come out of [`Decoder::next`].
 #[derive(Debug, Default)]
@@ -315,12 +316,10 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
             effect.mode = Some(b);
             effect.resolve = (c != 0).then_some(c);
         }
-        Operation::Unlink => {
-            if effect.syscall == "unlinkat" {
-                effect.flags = Some(a);
-                if a & AT_REMOVEDIR != 0 {
-                    effect.operation = Operation::Rmdir;
-                }
+        Operation::Unlink if header.nr == NR_UNLINKAT => {
+            effect.flags = Some(a);
+            if a & AT_REMOVEDIR != 0 {
+                effect.operation = Operation::Rmdir;
             }
         }
         Operation::Rename | Operation::Link | Operation::Exec => effect.flags = (a != 0).then_some(a),

@@ -183,7 +183,12 @@ mod tests {
         let spooled = spool.finish().unwrap();
         for _ in 0..2 {
             let mut sizes = Vec::new();
-            spooled.read(|record| Ok(sizes.push(record.len()))).unwrap();
+            spooled
+                .read(|record| {
+                    sizes.push(record.len());
+                    Ok(())
+                })
+                .unwrap();
             assert_eq!(sizes, [3, 0, 500]);
         }
     }

@@ -65,6 +65,7 @@ fn executed(program: &str, seq: u64) -> Effect {
         mode: None,
         resolve: None,
         return_value: Some(0),
+        detail: None,
         marks: Vec::new(),
     }
 }

@@ -33,6 +33,7 @@ pub fn effect(seq: u64, operation: Operation, syscall: &str) -> Effect {
         mode: None,
         resolve: None,
         return_value: Some(0),
+        detail: None,
         marks: Vec::new(),
     }
 }

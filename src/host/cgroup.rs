@@ -382,12 +382,24 @@ fn kill_and_remove(folder: &Path) -> Result<()> {
         let mut fds = [PollFd::new(events.as_fd(), PollFlags::POLLPRI)];
         let _woken_or_timed_out = poll(&mut fds, PollTimeout::from(200u8));
     }
+    remove_with_children(folder)
+}
+
+fn remove_with_children(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_empty(&entry.path())?;
+            remove_with_children(&entry.path())?;
         }
     }
     remove_empty(folder)
+}
+
+/// Kills everything in the cgroup at `folder` and removes it with those below.
+///
+/// # Errors
+/// `CgroupUnusable`, naming what stayed; `Io`.
+pub(super) fn kill_and_remove_group(folder: &Path, version_1: bool) -> Result<()> {
+    if version_1 { remove_v1(folder) } else { remove_tree(folder) }
 }
 
 /// Version 1 has no kill; the tree is the same as that of the version 2 group, which is empty by now.
@@ -472,7 +484,8 @@ fn search(folder: &Path, version_1: bool, found: &mut Vec<Leftover>) {
 }
 
 /// `assay-gates-<pid>-<start time>-<n>` gives the owner.
-fn owner_in_name(name: &str) -> Option<Owner> {
+/// Who made the cgroup of that name, when it is one of a measured run.
+pub(super) fn owner_in_name(name: &str) -> Option<Owner> {
     let rest = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
     rest.rsplit_once('-')?.0.parse().ok()
 }

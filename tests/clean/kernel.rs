@@ -1,6 +1,7 @@
 //! Kernel objects that a run may leave behind.
 
-use crate::host::{Host, root};
+use crate::host::Host;
+use crate::support::need_root;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
@@ -29,7 +30,7 @@ fn stubborn(path: &PathBuf) -> Child {
 
 #[test]
 fn leftover_processes_are_killed_by_their_control_group_and_others_live_on() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();
@@ -60,7 +61,7 @@ fn leftover_processes_are_killed_by_their_control_group_and_others_live_on() {
 
 #[test]
 fn orphaned_network_namespaces_of_ours_go_and_others_stay() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();

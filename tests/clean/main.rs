@@ -8,6 +8,9 @@
     reason = "helpers of tests fail as tests do"
 )]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod host;
 mod kernel;
 mod law;

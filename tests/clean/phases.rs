@@ -137,6 +137,21 @@ fn without_a_host_file_nothing_is_applied() {
 }
 
 #[test]
+fn while_a_measured_run_is_in_progress_nothing_is_applied() {
+    let host = machine();
+    let state = host.path("state");
+    let lock = assay_gates::host::state::HostLock::take(&state, "run kernel-only").unwrap();
+    let before = snapshot(&host.path(""));
+    let applied = host.clean("before-run", &["--apply"]);
+    assert_eq!(applied.status.code(), Some(13));
+    let said = String::from_utf8_lossy(&applied.stderr).into_owned();
+    assert!(said.contains("AG272") && said.contains("run kernel-only"), "{said}");
+    assert_eq!(snapshot(&host.path("")), before);
+    drop(lock);
+    assert_eq!(host.clean("before-run", &["--apply"]).status.code(), Some(0));
+}
+
+#[test]
 fn the_report_file_says_what_standard_output_says() {
     let host = machine();
     let report = host.path("cleanup.json");
@@ -160,6 +175,7 @@ fn a_docker_that_fails_is_not_swallowed() {
         .args(["clean", "--phase", "after-run", "--apply", "--host-file"])
         .arg(host.path("host.yaml"))
         .env("PATH", bin.parent().unwrap())
+        .env("ASSAY_GATES_STATE_DIR", host.path("state"))
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(13));

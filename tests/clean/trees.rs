@@ -1,6 +1,7 @@
 //! What may lie in a workspace.
 
-use crate::host::{Host, root, snapshot};
+use crate::host::{Host, snapshot};
+use crate::support::need_root;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -71,7 +72,7 @@ fn a_root_behind_a_symbolic_link_is_refused() {
 
 #[test]
 fn folders_without_permissions_of_foreign_owners_go() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();
@@ -97,7 +98,7 @@ fn chattr(flags: &str, path: &Path) {
 
 #[test]
 fn immutable_and_append_only_flags_are_cleared_and_counted() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();
@@ -114,7 +115,7 @@ fn immutable_and_append_only_flags_are_cleared_and_counted() {
 
 #[test]
 fn a_second_name_outside_keeps_its_immutable_flag() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();
@@ -147,7 +148,7 @@ impl Drop for Mounted {
 
 #[test]
 fn a_mount_is_never_crossed_and_is_named_as_what_stayed() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();
@@ -174,7 +175,7 @@ fn a_mount_is_never_crossed_and_is_named_as_what_stayed() {
 
 #[test]
 fn a_workspace_that_is_itself_a_mount_stays_and_is_named() {
-    if !root() {
+    if !need_root() {
         return;
     }
     let host = Host::new();

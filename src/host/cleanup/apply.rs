@@ -4,15 +4,12 @@ use super::plan::{Action, Plan, Step, shown};
 use super::survey::{Places, survey};
 use super::tree::{Tally, Tree};
 use crate::error::Result;
+use crate::host::cgroup::kill_and_remove_group;
 use crate::host::hostfile::HostFile;
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-/// How long killed processes have until their control group counts as stuck.
-const KILL_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a cleanup did: `cleanup.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -128,7 +125,7 @@ fn look_again(plan: &Plan, host: &HostFile, places: &Places, whole: &mut Tally) 
 
 fn carry_out(action: &Action, tally: &mut Tally) {
     match action {
-        Action::KillCgroup { path, .. } => kill(path, tally),
+        Action::KillCgroup { path, version_1, .. } => kill(path, *version_1, tally),
         Action::DeleteNamespace { path } => delete_namespace(path, tally),
         Action::Remove { root, below } => remove(root, below, tally),
         Action::Empty { root, below } => {
@@ -169,31 +166,10 @@ fn stay_on_error(result: io::Result<()>, path: &Path, tally: &mut Tally) {
 }
 
 /// Kills everything in the control group at once, waits until the kernel says it is empty, and removes it.
-fn kill(cgroup: &Path, tally: &mut Tally) {
-    if let Err(error) = std::fs::write(cgroup.join("cgroup.kill"), "1") {
-        return stay_on_error(Err(error), cgroup, tally);
+fn kill(cgroup: &Path, version_1: bool, tally: &mut Tally) {
+    if let Err(error) = kill_and_remove_group(cgroup, version_1) {
+        tally.stay(cgroup.to_path_buf(), error.message());
     }
-    let deadline = Instant::now() + KILL_DEADLINE;
-    while populated(cgroup) {
-        if Instant::now() > deadline {
-            return tally.stay(cgroup.to_path_buf(), "its processes were killed and did not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    remove_cgroup(cgroup, tally);
-}
-
-fn populated(cgroup: &Path) -> bool {
-    std::fs::read_to_string(cgroup.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
-}
-
-fn remove_cgroup(cgroup: &Path, tally: &mut Tally) {
-    for child in std::fs::read_dir(cgroup).into_iter().flatten().flatten() {
-        if child.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroup(&child.path(), tally);
-        }
-    }
-    stay_on_error(std::fs::remove_dir(cgroup), cgroup, tally);
 }
 
 fn delete_namespace(path: &Path, tally: &mut Tally) {

@@ -36,6 +36,8 @@ pub struct FoundCgroup {
     pub path: PathBuf,
     /// Processes in it and below.
     pub processes: u64,
+    /// It is of the version 1 hierarchy.
+    pub version_1: bool,
 }
 
 /// What was found on the machine.
@@ -76,6 +78,8 @@ pub enum Action {
         path: PathBuf,
         /// Processes in it when the plan was made.
         processes: u64,
+        /// It is of the version 1 hierarchy.
+        version_1: bool,
     },
     /// Unmount and remove a named network namespace.
     DeleteNamespace {
@@ -168,7 +172,11 @@ impl Plan {
     pub fn new(phase: Phase, host_file: &Path, host: &HostFile, found: &Inventory) -> Self {
         let mut steps = Steps::default();
         for cgroup in &found.cgroups {
-            let action = Action::KillCgroup { path: cgroup.path.clone(), processes: cgroup.processes };
+            let action = Action::KillCgroup {
+                path: cgroup.path.clone(),
+                processes: cgroup.processes,
+                version_1: cgroup.version_1,
+            };
             steps.push(action, "left over from a measured run", 0, 0);
         }
         for path in &found.namespaces {
@@ -277,7 +285,11 @@ mod tests {
         Inventory {
             measuring: None,
             job_is_live: true,
-            cgroups: vec![FoundCgroup { path: "/sys/fs/cgroup/assay-gates-1".into(), processes: 3 }],
+            cgroups: vec![FoundCgroup {
+                path: "/sys/fs/cgroup/assay-gates-1".into(),
+                processes: 3,
+                version_1: false,
+            }],
             namespaces: vec!["/run/netns/assay-gates-1".into()],
             pins: found("/sys/fs/bpf", "assay-gates-1"),
             workspaces: found("/r/_work", "app/app"),

@@ -3,7 +3,10 @@
 use super::plan::{Found, FoundCgroup, Inventory, Phase};
 use super::tree::Tree;
 use crate::error::{Error, Result};
+use crate::host::cgroup::owner_in_name;
 use crate::host::hostfile::HostFile;
+use crate::host::mounts;
+use crate::host::state::{self, HostLock, LockState};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -12,33 +15,38 @@ use std::path::{Path, PathBuf};
 /// Where the kernel keeps what a run may leave behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// Mount point of cgroup v2, if there is one.
-    pub cgroup: Option<PathBuf>,
+    /// Mounts of the cgroup hierarchies that runs use; true for version 1.
+    pub cgroups: Vec<(PathBuf, bool)>,
     /// Named network namespaces.
     pub netns: PathBuf,
     /// The BPF file system.
     pub pins: PathBuf,
+    /// Where the lock of measured runs is.
+    pub state: PathBuf,
 }
 
 impl Places {
     /// The places of this machine.
     #[must_use]
     pub fn of_this_machine() -> Self {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let mounts = mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
+        let found = [(mounts::cgroup2(&mounts), false), (mounts::cgroup1(&mounts, "pids"), true)];
         Self {
-            cgroup: cgroup2_mount(&mounts),
+            cgroups: found.into_iter().filter_map(|(mount, v1)| Some((mount?.point.clone(), v1))).collect(),
             netns: PathBuf::from("/run/netns"),
             pins: PathBuf::from("/sys/fs/bpf"),
+            state: state::folder(),
         }
     }
 }
 
-/// The mount point of cgroup v2 in the text of `/proc/self/mountinfo`.
-fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (place, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| place.split(' ').nth(4).map(PathBuf::from))?
-    })
+/// Who measures now, if anybody does.
+fn measuring(state: &Path) -> Option<String> {
+    match HostLock::look(state) {
+        LockState::Held(Some(holder)) => Some(format!("process {}, {}", holder.pid, holder.what)),
+        LockState::Held(None) => Some("a process that did not say what".to_owned()),
+        LockState::Free | LockState::Stale(_) => None,
+    }
 }
 
 /// Looks at everything that the host file and the phase concern.
@@ -46,10 +54,14 @@ fn cgroup2_mount(mountinfo: &str) -> Option<PathBuf> {
 /// # Errors
 /// `Io` for a root that exists and can't be listed, e.g. because a component of it is a symbolic link.
 pub fn survey(phase: Phase, host: &HostFile, places: &Places) -> Result<Inventory> {
-    let mut found = Inventory { job_is_live: job_is_live(&host.runner.root), ..Inventory::default() };
-    if let Some(cgroup) = &places.cgroup {
-        let own = own_cgroup(cgroup);
-        find_cgroups(cgroup, host, own.as_deref(), 0, &mut found.cgroups);
+    let mut found = Inventory {
+        measuring: measuring(&places.state),
+        job_is_live: job_is_live(&host.runner.root),
+        ..Inventory::default()
+    };
+    let own = own_cgroups();
+    for (mount, version_1) in &places.cgroups {
+        find_cgroups(mount, *version_1, host, &own, 0, &mut found.cgroups);
     }
     if let Some(netns) = open(&places.netns)? {
         let names = names(&netns, &places.netns)?;
@@ -178,11 +190,13 @@ fn job_is_live(runner_root: &Path) -> bool {
     })
 }
 
-/// Control groups of ours, outermost only. Units of the service manager and whatever holds this process are not leftovers.
+/// Control groups of ours, outermost only. Units of the service manager, whatever holds this process and the groups
+/// of a driver that lives are not leftovers.
 fn find_cgroups(
     folder: &Path,
+    version_1: bool,
     host: &HostFile,
-    own: Option<&Path>,
+    own: &[String],
     depth: usize,
     found: &mut Vec<FoundCgroup>,
 ) {
@@ -195,13 +209,16 @@ fn find_cgroups(
         .collect();
     children.sort();
     for child in children {
-        let name = child.file_name().unwrap_or_default().as_bytes();
-        let unit = [b".service".as_slice(), b".scope", b".slice"].iter().any(|suffix| name.ends_with(suffix));
-        let holds_us = own.is_some_and(|own| own.starts_with(&child));
-        if host.is_ours(name) && !unit && !holds_us {
-            found.push(FoundCgroup { processes: processes_in(&child), path: child });
+        let name = child.file_name().unwrap_or_default();
+        let unit = [b".service".as_slice(), b".scope", b".slice"]
+            .iter()
+            .any(|suffix| name.as_bytes().ends_with(suffix));
+        let holds_us = own.iter().any(|own| own.split('/').any(|part| OsStr::new(part) == name));
+        let lives = owner_in_name(&name.to_string_lossy()).is_some_and(|owner| owner.is_alive());
+        if host.is_ours(name.as_bytes()) && !unit && !holds_us && !lives {
+            found.push(FoundCgroup { processes: processes_in(&child), path: child, version_1 });
         } else if depth < DEEPEST {
-            find_cgroups(&child, host, own, depth + 1, found);
+            find_cgroups(&child, version_1, host, own, depth + 1, found);
         }
     }
 }
@@ -216,21 +233,8 @@ fn processes_in(cgroup: &Path) -> u64 {
         .sum::<u64>()
 }
 
-fn own_cgroup(mount: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some(mount.join(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cgroup2_is_found_wherever_it_is_mounted() {
-        let text = "25 1 0:21 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
-                    39 25 0:33 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_mount(text), Some(PathBuf::from("/sys/fs/cgroup/unified")));
-        assert_eq!(cgroup2_mount("25 1 0:21 / /sys/fs/cgroup rw - tmpfs cgroup2 rw\n"), None);
-    }
+/// The groups that this process is in, one path a hierarchy.
+fn own_cgroups() -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    text.lines().filter_map(|line| Some(line.splitn(3, ':').nth(2)?.to_owned())).collect()
 }

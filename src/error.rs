@@ -165,6 +165,7 @@ codes! {
     ProxyBroken = "504", ToolFailed, "the MCP proxy could not go on";
     // end of policy
     // 6xx judge
+    EvidenceRefInvalid = "620", EvidenceInvalid, "a reference does not name a record of the pack";
     // end of judge
     // 7xx pack
     PackRootInvalid = "701", EvidenceInvalid, "a proof root can't be packed";

@@ -4,6 +4,7 @@ mod acceptance;
 mod assertion;
 pub mod claims;
 mod determinism;
+pub mod scenario;
 mod verdict;
 
 pub use acceptance::{RunEvidence, accept};

@@ -30,6 +30,8 @@ pub mod github;
 pub mod host;
 pub mod judge;
 pub mod lane;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod measure;
 pub mod pack;
 pub mod policy;
 pub mod report;

@@ -6,14 +6,13 @@ use crate::capture::{ArmOptions, Recorder, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
-use crate::host::calls::{CallConfig, CallReport, CallServer};
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
+use crate::host::program::{Who, can_enter};
 use crate::host::session::{CapturedStream, Ended, Host, Place, Session, Spec, own_binary};
 use crate::host::user::MeasuredUser;
-use crate::host::program::{Who, can_enter};
 use crate::host::{cgroup, state};
 use crate::policy::control::CONTROL_VARIABLE;
 use std::ffi::OsString;
@@ -118,40 +117,33 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
     let spool = spool(host)?;
     std::fs::create_dir_all(&wanted.output)
         .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
-    let sdk = wanted.sdk_log.as_ref().map(|place| Log::prepare(place, "sdk-events.ndjson", wanted)).transpose()?;
-    let decisions =
-        wanted.decision_log.as_ref().map(|place| Log::prepare(place, "policy-decisions.ndjson", wanted)).transpose()?;
+    let sdk =
+        wanted.sdk_log.as_ref().map(|place| Log::prepare(place, "sdk-events.ndjson", wanted)).transpose()?;
+    let decisions = wanted
+        .decision_log
+        .as_ref()
+        .map(|place| Log::prepare(place, "policy-decisions.ndjson", wanted))
+        .transpose()?;
     let driver = driver_variables(wanted, sdk.as_ref(), decisions.as_ref());
     let mut environment = wanted.environment.clone();
-    environment.extend(driver.iter().map(|(name, value)| (OsString::from(name), value.clone().into_os_string())));
+    environment
+        .extend(driver.iter().map(|(name, value)| (OsString::from(name), value.clone().into_os_string())));
 
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path()))?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
-    let mut recorder = Recorder::arm(ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
+    let mut recorder = Recorder::arm(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
     recorder.begin()?;
-    let calls = decisions.as_ref().map(|_| {
-        CallServer::start(CallConfig {
-            run_id: wanted.run_id.clone(),
-            socket: session.logs().path().join("control.sock"),
-            log: spool.path().join("decisions.ndjson"),
-            cgroup: std::sync::Arc::clone(&cgroup),
-        })
-    });
-    let calls = calls.transpose()?;
     if Interrupt::install()?.requested().is_some() {
         return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
     }
     let ended = session.spawn()?.wait()?;
-    let report = calls.map(CallServer::finish);
-    let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
-    let mut recording = recorder.finish(ended.outcome.clone(), windows)?;
+    let mut recording = recorder.finish(ended.outcome.clone(), Vec::new())?;
     ended.remove()?;
-    let origin = report.as_ref().and_then(|report| report.policy_origin.clone());
-    recording.summary.proof.policy_origin.clone_from(&origin);
     note_environment(&mut recording.summary, wanted, &ended, &cgroup);
 
-    let logs = take_logs(wanted, &ended, sdk, decisions, report.filter(|_| origin.as_deref() == Some("corroborated")));
-    let command: Vec<String> = wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let logs = take_logs(wanted, &ended, sdk, decisions);
+    let command: Vec<String> =
+        wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut env_keys: Vec<String> = driver.into_iter().map(|(name, _)| name.to_owned()).collect();
     env_keys.extend(wanted.added.iter().cloned());
     let facts = RunFacts {
@@ -188,20 +180,9 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
     })
 }
 
-fn take_logs(
-    wanted: &Measurement,
-    ended: &Ended,
-    sdk: Option<Log>,
-    decisions: Option<Log>,
-    corroborated: Option<CallReport>,
-) -> Result<Logs> {
+fn take_logs(wanted: &Measurement, ended: &Ended, sdk: Option<Log>, decisions: Option<Log>) -> Result<Logs> {
     let sdk = sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
-    let decisions = match (decisions, corroborated) {
-        // The driver wrote this one itself, on the word of a proxy that the kernel saw to be ours.
-        (Some(_), Some(report)) => Some(report.log),
-        (Some(log), None) => Some(log.take(ended, &wanted.output)?),
-        (None, _) => None,
-    };
+    let decisions = decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
     Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref())
 }
 
@@ -248,7 +229,12 @@ fn driver_variables(
 }
 
 /// What the proof says of the sandbox, beside what the capture says of the kernel.
-fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, cgroup: &cgroup::SessionCgroup) {
+fn note_environment(
+    summary: &mut Summary,
+    wanted: &Measurement,
+    ended: &Ended,
+    cgroup: &cgroup::SessionCgroup,
+) {
     let network = match wanted.network {
         Network::None => "none",
         Network::Host => "host",
@@ -302,7 +288,8 @@ impl Log {
             return Err(refused(format!("{} can't enter its folder", wanted.user.name))
                 .hint("put it below /dev/shm or /tmp"));
         }
-        let folder = File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")))?;
+        let folder =
+            File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")))?;
         // Made here, so that the program needs no right to make files there, and so that nothing of an earlier run
         // can be taken for this one's.
         let made = std::fs::OpenOptions::new()
@@ -311,7 +298,9 @@ impl Log {
             .mode(0o644)
             .custom_flags(nix::libc::O_NOFOLLOW)
             .open(path)
-            .map_err(|error| refused(format!("expected a new file: {error}")).hint(format!("rm {}", path.display())))?;
+            .map_err(|error| {
+                refused(format!("expected a new file: {error}")).hint(format!("rm {}", path.display()))
+            })?;
         std::os::unix::fs::fchown(&made, Some(wanted.user.uid), Some(wanted.user.gid))
             .map_err(|error| refused(format!("cannot give it to {}: {error}", wanted.user.name)))?;
         Ok(Self { inside: path.clone(), name, folder: Some((folder, PathBuf::from(file_name))) })

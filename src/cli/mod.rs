@@ -6,9 +6,11 @@ mod explain;
 mod generate;
 mod github;
 mod lane;
+mod list;
 #[cfg(target_os = "linux")]
 mod mcp_wrap;
 mod pack;
+mod run;
 mod triage;
 mod upload;
 mod verify;
@@ -41,6 +43,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Args),
+    List(list::Args),
     Pack(pack::Args),
     Verify(verify::Args),
     Upload(upload::Args),
@@ -73,7 +77,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if help { Exit::Passed } else { Exit::Usage }.code());
         }
     };
-    match run(cli) {
+    match carry_out(cli) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
             report::error(&error);
@@ -82,12 +86,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<Exit> {
+fn carry_out(cli: Cli) -> Result<Exit> {
     let Some(command) = cli.command else {
         report::data(&version(cli.verbose));
         return Ok(Exit::Passed);
     };
     match command {
+        Command::Run(args) => run::run(&args),
+        Command::List(args) => list::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Upload(args) => upload::run(&args),

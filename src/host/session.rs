@@ -165,10 +165,11 @@ pub struct Spec {
     pub output_bytes: u64,
 }
 
-/// This very binary, whatever has happened to its file since.
+/// The file of this very binary. A path, because a mount of it must be cloned from the sandbox's namespace, to which
+/// `/proc/self/exe` does not belong.
 #[must_use]
 pub fn own_binary() -> PathBuf {
-    PathBuf::from("/proc/self/exe")
+    std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"))
 }
 
 /// A run made ready. Its cgroup is empty.

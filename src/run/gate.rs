@@ -63,8 +63,8 @@ pub(super) fn run(
     let determinism =
         if artifacts.len() == runs.len() && !runs.is_empty() { Some(compare(&artifacts)?) } else { None };
     let verdict = GateVerdict::conclude(gate, wanted, runs, determinism, failures, milliseconds(began));
-    if verdict.determinism.as_ref().is_some_and(|found| found.agree) && verdict.runs.len() == wanted as usize
-    {
+    let accepted = verdict.runs.len() == wanted as usize && verdict.runs.iter().all(|run| run.passed);
+    if accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
         log.line(&determinism_line(&entry.definition, wanted))?;
     }
     log.conclude(verdict)

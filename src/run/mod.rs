@@ -1,12 +1,16 @@
 //! The main job: takes a selection of gates through the stages, each result on disk before the next step.
 
 mod gate;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod kernel;
 mod readback;
 mod root;
 mod source;
 #[cfg(test)]
 mod tests;
 
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub use kernel::KernelMeasure;
 pub use readback::run_evidence;
 pub use root::{HostFacts, ProofRoot, RunRecord};
 pub use source::Source;

@@ -1,0 +1,132 @@
+//! Measures a run of a gate in earnest.
+
+use super::{Failure, Measure, Measured};
+use crate::error::{Error, Result};
+use crate::evidence::RedactionKey;
+use crate::gate::dependencies::{self, Interpreter};
+use crate::gate::{Definition, Entry, Presence, Selection};
+use crate::host::environment::{Environment, FIXED, GATE_PATH};
+use crate::host::launch::Network;
+use crate::host::session::{Host, Place};
+use crate::host::user::MeasuredUser;
+use crate::host::{BINARY, FIXTURE, WORK};
+use crate::measure::{LogPlace, Measurement, measure};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The host, taken for one invocation.
+#[derive(Debug)]
+pub struct KernelMeasure {
+    host: Host,
+    key: RedactionKey,
+    user: MeasuredUser,
+    hide: Vec<PathBuf>,
+}
+
+impl KernelMeasure {
+    /// Finds out all that can be found out before the first run: the redaction key, the user, the host's lock; and
+    /// with `install` puts in place what the fixtures need. `hide` are folders that no measured program may see.
+    ///
+    /// # Errors
+    /// `NotRoot`, `HostBusy`; what the key, the user or an installation fails with.
+    pub fn prepare(
+        selection: &Selection,
+        user: Option<&str>,
+        install: bool,
+        hide: Vec<PathBuf>,
+    ) -> Result<Self> {
+        let key = RedactionKey::discover()?;
+        let user = MeasuredUser::choose(user, std::env::var("SUDO_UID").ok().as_deref())?;
+        if install {
+            for command in dependencies::install_plan(&selection.gates)? {
+                crate::report::diagnostic(&format!("installing: {}", command.shown()));
+                command.run()?;
+            }
+        }
+        let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
+        let host = Host::enter(&names.join(","))?;
+        Ok(Self { host, key, user, hide })
+    }
+}
+
+impl Measure for KernelMeasure {
+    fn measure(&mut self, gate: &Entry, _run: u32, out: &Path) -> Result<Measured> {
+        let definition = &gate.definition;
+        let interpreters = dependencies::inspect(gate)?.ready()?;
+        let wanted = measurement(gate, &interpreters, &self.user, &self.hide, out)?;
+        let measured = measure(&self.host, &wanted, &self.key)?;
+        let (effects, without_archive) = match &measured.written {
+            Ok(written) => (written.effects, None),
+            Err(error) => (0, Some(Failure { text: reason(error), exit: error.exit() })),
+        };
+        for stream in [&measured.stdout, &measured.stderr] {
+            if let Some(failure) = &stream.failure {
+                crate::report::diagnostic(&format!("{}: output was lost: {failure}", definition.id));
+            }
+        }
+        for note in &measured.notes {
+            crate::report::diagnostic(&format!("{}: {note}", definition.id));
+        }
+        Ok(Measured { summary: measured.summary, effects, without_archive })
+    }
+}
+
+fn reason(error: &Error) -> String {
+    format!("{}: {error}", error.code().name())
+}
+
+/// What a gate's definition asks for, as one measurement.
+fn measurement(
+    gate: &Entry,
+    interpreters: &BTreeMap<String, Interpreter>,
+    user: &MeasuredUser,
+    hide: &[PathBuf],
+    out: &Path,
+) -> Result<Measurement> {
+    let definition = &gate.definition;
+    let argv = dependencies::expand(&definition.command, interpreters, Path::new(FIXTURE))?;
+    let (environment, added) = environment(definition);
+    let log = |presence| (presence == Presence::Required).then_some(LogPlace::Sandbox);
+    Ok(Measurement {
+        run_id: definition.run_id.clone(),
+        agent_shim: definition.agent_shim.name().to_owned(),
+        argv: argv.into_iter().map(OsString::from).collect(),
+        environment,
+        added,
+        user: user.clone(),
+        network: Network::None,
+        place: Place::Gate {
+            fixture: gate.fixture(),
+            seed: definition
+                .seed
+                .iter()
+                .map(|(name, text)| (PathBuf::from(name), text.clone().into_bytes()))
+                .collect(),
+        },
+        hide: hide.to_vec(),
+        timeout: Some(Duration::from_secs(definition.timeout_seconds)),
+        sdk_log: log(definition.layers.sdk),
+        decision_log: log(definition.layers.policy),
+        archive: out.join(&definition.archive),
+        details: Some(out.to_path_buf()),
+        extract: Some(out.join("extract")),
+        output: out.to_path_buf(),
+    })
+}
+
+/// A gate gets only what its definition lists, beside what every gate gets.
+fn environment(definition: &Definition) -> (Environment, Vec<String>) {
+    let ours = [("ASSAY_GATES_BIN", BINARY), ("ASSAY_GATES_WORK", WORK), ("ASSAY_GATES_FIXTURE", FIXTURE)];
+    let mut environment: Environment =
+        FIXED.into_iter().chain([("PATH", GATE_PATH)]).chain(ours).map(pair).collect();
+    environment.extend(definition.env.iter().map(|(name, value)| pair((name, value))));
+    let added =
+        ours.iter().map(|(name, _)| (*name).to_owned()).chain(definition.env.keys().cloned()).collect();
+    (environment, added)
+}
+
+fn pair((name, value): (&str, &str)) -> (OsString, OsString) {
+    (name.into(), value.into())
+}

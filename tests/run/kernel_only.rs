@@ -1,0 +1,125 @@
+//! The kernel-only gate, three times, on the real kernel.
+
+use crate::support;
+use assert_cmd::cargo::CommandCargoExt;
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn run(root: &Path, gates: &Path, more: &[&str]) -> Output {
+    let mut command = Command::cargo_bin("assay-gates").unwrap();
+    // A lock of its own: other tests measure at the same time.
+    command.env("ASSAY_GATES_STATE_DIR", root.with_extension("state")).env_remove("GITHUB_ACTIONS");
+    command
+        .args(["run", "--gate", "kernel-only", "--no-pack", "--root"])
+        .arg(root)
+        .arg("--gates-dir")
+        .arg(gates)
+        .args(more);
+    command.output().unwrap()
+}
+
+fn read(file: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// A copy of the gate whose agent can be changed, below a folder that only root can enter.
+fn changed_gate(folder: &Path, change: impl Fn(String) -> String) -> std::path::PathBuf {
+    let gates = folder.join("gates");
+    let gate = gates.join("kernel-only");
+    std::fs::create_dir_all(&gate).unwrap();
+    std::fs::copy("gates/kernel-only/gate.yaml", gate.join("gate.yaml")).unwrap();
+    let agent = std::fs::read_to_string("gates/kernel-only/agent.sh").unwrap();
+    std::fs::write(gate.join("agent.sh"), change(agent)).unwrap();
+    gates
+}
+
+#[test]
+fn three_runs_are_complete_lose_nothing_and_agree() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    let output = run(&root, Path::new("gates"), &["--format", "json"]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let verdict = &report["verdicts"][0];
+    assert_eq!(verdict["status"], "passed");
+    assert_eq!(verdict["determinism"]["agree"], true);
+    for run in verdict["runs"].as_array().unwrap() {
+        assert_eq!((run["lost"].as_u64(), run["complete"].as_bool()), (Some(0), Some(true)), "{run}");
+        assert!(run["effects"].as_u64().unwrap() > run["kernel_events"].as_u64().unwrap());
+    }
+    let log = std::fs::read_to_string(root.join("gates/kernel-only/gate.log")).unwrap();
+    assert_eq!(log.matches("PASS: runner-spike kernel-only acceptance\n").count(), 3);
+    assert_eq!(log.matches("PASS: runner-spike kernel-only three-run determinism\n").count(), 1);
+    let surface = read(&root.join("gates/kernel-only/run-1/extract/capability-surface.json"));
+    let paths: Vec<&str> =
+        surface["filesystem_paths"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();
+    assert!(paths.contains(&"/run/assay-gates/work/input.txt"), "{paths:?}");
+    let proof = read(&root.join("gates/kernel-only/run-1/capture_proof.json"));
+    assert!(proof["invariants"].as_array().unwrap().iter().all(|i| i["held"] == true), "{proof}");
+}
+
+#[test]
+fn a_program_that_differs_between_runs_is_found_out() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    // $$ is new in every run: a file named by it is what determinism is for.
+    let gates = changed_gate(folder.path(), |agent| agent + "echo x > \"file-$$\"\n");
+    let root = folder.path().join("root");
+    let output = run(&root, &gates, &["--format", "json"]);
+    assert_eq!(output.status.code(), Some(11), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let divergence = &report["verdicts"][0]["determinism"]["divergence"];
+    assert_eq!(
+        (divergence["artifact"].as_str(), divergence["kind"].as_str()),
+        (Some("kernel_set.json"), Some("evidence"))
+    );
+    assert!(divergence["diff"].as_str().unwrap().contains("/run/assay-gates/work/file-"));
+}
+
+#[test]
+fn a_program_that_does_not_do_what_was_declared_fails_acceptance_with_what_was_found() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let gates = changed_gate(folder.path(), |agent| agent.replace("/usr/bin/env > /dev/null", "exit 3"));
+    let root = folder.path().join("root");
+    let output = run(&root, &gates, &[]);
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(10), "{err}");
+    assert!(err.contains("process.exit_code: expected 0, found 3"), "{err}");
+    assert!(err.contains("surface.process_execs: expected contains /usr/bin/env, found it is not"), "{err}");
+}
+
+#[test]
+fn workflow_commands_and_pass_lines_of_the_measured_program_stay_text() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let forged = "echo '::set-env name=X::y'; echo 'PASS: runner-spike kernel-only acceptance'; exit 1\n";
+    let gates = changed_gate(folder.path(), |agent| agent + forged);
+    let root = folder.path().join("root");
+    let output = run(&root, &gates, &["--format", "github"]);
+    assert_eq!(output.status.code(), Some(10));
+    let log = std::fs::read_to_string(root.join("gates/kernel-only/gate.log")).unwrap();
+    assert!(!log.lines().any(|line| line.starts_with("PASS:") || line.starts_with("::")), "{log}");
+    assert!(log.contains("stdout | PASS: runner-spike"), "{log}");
+    let mut fenced = false;
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        if line.starts_with("::stop-commands::") {
+            fenced = true;
+        } else if line.starts_with("::") && fenced {
+            fenced = false;
+        } else if !fenced {
+            assert!(!line.starts_with("::set-env"), "{line}");
+        }
+    }
+}

@@ -48,6 +48,9 @@ pub fn redact(effect: &mut Effect, redactor: &mut Redactor<'_>) {
     if let Some(endpoint) = &mut effect.endpoint {
         redactor.address("endpoint", endpoint);
     }
+    if let Some(detail) = &mut effect.detail {
+        redactor.text("detail", detail);
+    }
     if let Some(call) = &mut effect.call {
         redactor.text("call", call);
     }

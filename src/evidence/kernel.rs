@@ -37,13 +37,8 @@ impl Kind {
             Operation::Connect => Some(Self::Connect),
             Operation::Sendto => Some(Self::Sendto),
             Operation::Sendmsg => Some(Self::Sendmsg),
-            Operation::IoUring => match effect.syscall.as_str() {
-                "openat" | "openat2" => Some(Self::Openat),
-                "connect" => Some(Self::Connect),
-                "send" | "send_zc" => Some(Self::Sendto),
-                "sendmsg" | "sendmsg_zc" => Some(Self::Sendmsg),
-                _ => None,
-            },
+            // Peers of a ring's connects and sends come as effects of their own, from the socket programs.
+            Operation::IoUring => ring_open(effect).then_some(Self::Openat),
             _ => None,
         }
     }
@@ -57,6 +52,12 @@ impl Kind {
             Self::Sendmsg => ("sendmsg", 7),
         }
     }
+}
+
+/// Whether the effect is an open that was submitted to an `io_uring`.
+pub(super) fn ring_open(effect: &Effect) -> bool {
+    effect.operation == Operation::IoUring
+        && ["openat", "openat2"].iter().any(|name| name.eq_ignore_ascii_case(&effect.syscall))
 }
 
 /// Endpoints seen by kind; decides what health says of the network.
@@ -210,10 +211,14 @@ fn open(event: &mut KernelEvent, effect: &Effect) -> Result<()> {
         Error::new(Code::NotRepresentable, format!("expected {what} of an open, found none"))
             .at(format!("effect {}", effect.seq))
     };
-    let mut flags = effect.flags.ok_or_else(|| missing("the flags"))?;
+    // A ring's request leaves out what is zero.
+    let mut flags = match effect.flags {
+        None if effect.operation == Operation::IoUring => 0,
+        flags => flags.ok_or_else(|| missing("the flags"))?,
+    };
     let mut mode = effect.mode.unwrap_or(0);
     let result = effect.return_value.ok_or_else(|| missing("the result"))?;
-    if effect.syscall != "openat2" {
+    if !effect.syscall.eq_ignore_ascii_case("openat2") {
         // Only openat2 takes 64 bits; of the others the kernel reads an int, whatever the register's upper half held.
         flags &= u64::from(u32::MAX);
         mode &= u64::from(u32::MAX);

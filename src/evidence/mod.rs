@@ -14,6 +14,7 @@ pub mod kernel;
 pub mod kernel_set;
 pub mod logs;
 pub mod redaction;
+pub mod schema;
 pub mod strict;
 mod surface;
 pub mod tool_effects;

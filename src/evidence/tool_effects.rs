@@ -5,7 +5,7 @@
 
 use super::contract::PolicyEvent;
 use super::filter::Filter;
-use super::kernel::access_mode;
+use super::kernel::{access_mode, ring_open};
 use crate::capture::{CallWindow, Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,9 @@ pub struct CountedEffect {
     /// The error, when it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errno: Option<i64>,
+    /// Other arguments, as the effect has them; not of attempts to escape, which name processes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
     /// Named doubts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marks: Vec<String>,
@@ -171,6 +174,7 @@ impl CountedEffect {
             flags: effect.flags,
             mode: effect.mode,
             errno: effect.return_value.filter(|value| *value < 0).map(|value| -value),
+            detail: effect.detail.clone().filter(|_| effect.operation != Operation::Escape),
             marks: effect.marks.clone(),
             count: 0,
         })
@@ -221,11 +225,10 @@ impl<'a> Grouping<'a> {
             .at(format!("effect {}", effect.seq)));
         }
         let group = self.groups.entry(effect.call.clone()).or_default();
-        let is_open = effect.operation == Operation::Open
-            || (effect.operation == Operation::IoUring && effect.syscall.starts_with("openat"));
+        let is_open = effect.operation == Operation::Open || ring_open(effect);
         // A call that writes below /proc or /dev did something, whatever the v0 filter calls such a path.
         let writes =
-            effect.flags.is_none_or(|flags| access_mode(flags) != "read" || flags & O_CREAT_OR_TRUNC != 0);
+            effect.flags.is_some_and(|flags| access_mode(flags) != "read" || flags & O_CREAT_OR_TRUNC != 0);
         if is_open
             && !(writes && effect.call.is_some())
             && effect.path.as_ref().is_some_and(|path| self.filter.telemetry(path).is_some())

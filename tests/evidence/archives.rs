@@ -429,6 +429,12 @@ const SPOILT: &[(&str, Spoil, &str, bool)] = &[
         false,
     ),
     (
+        "an env key twice",
+        |p| p.forge(member::EVENTS, "\"env_keys\":[", "\"env_keys\":[\"ASSAY_RUNNER_RUN_ID\","),
+        "assay.runner.event.v0",
+        false,
+    ),
+    (
         "a secret after redaction",
         |p| {
             let key = ["sk_live_", "abcdefgh12345678"].concat();

@@ -83,10 +83,15 @@ fn all_kinds_are_accepted_by_the_published_validator() {
 
 #[test]
 fn io_uring_opens_and_connects_are_kernel_events_too() {
-    let ring = Effect { operation: Operation::IoUring, ..open(0, "/w/x", 0o101, 3) };
-    assert_eq!(only(ring).kind, "openat");
-    let ring = Effect { operation: Operation::IoUring, ..connect(0, "127.0.0.1:1") };
-    assert_eq!(only(ring).kind, "connect");
+    let ring =
+        |name: &str, effect| Effect { operation: Operation::IoUring, syscall: name.to_owned(), ..effect };
+    assert_eq!(only(ring("OPENAT", open(0, "/w/x", 0o101, 3))).operation_flags, ["create"]);
+    let read = only(ring("OPENAT2", Effect { flags: None, mode: None, ..open(0, "/w/x", 0, 3) }));
+    assert_eq!((read.flags, read.mode, read.access_mode.as_deref()), (Some(0), Some(0), Some("read")));
+    // The ring's own record has no peer; the socket program's, which follows, has.
+    let peer = Effect { syscall: "cgroup/connect4".to_owned(), ..connect(1, "127.0.0.1:1") };
+    let request = Effect { endpoint: None, ..ring("CONNECT", connect(0, "")) };
+    assert_eq!(normalised(&[request, peer]).unwrap().len(), 1);
     let unlink =
         Effect { path: path("/w/x", PathState::Resolved), ..effect(0, Operation::IoUring, "unlinkat") };
     assert!(normalised(&[unlink]).unwrap().is_empty());

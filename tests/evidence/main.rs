@@ -8,4 +8,5 @@ mod fixtures;
 mod kernel_events;
 mod log_files;
 mod redacting;
+mod schemas;
 mod verifying;

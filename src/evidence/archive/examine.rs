@@ -70,6 +70,9 @@ pub fn examine_members(
         check.derived(&content);
         check.redaction(&content.health);
         if check.findings.is_empty() {
+            check.schemas();
+        }
+        if check.findings.is_empty() {
             return Ok((manifest, content));
         }
     }
@@ -307,6 +310,40 @@ impl Check<'_> {
         if expected != found {
             let difference = first_difference(expected, found);
             self.fault(path, what, difference);
+        }
+    }
+
+    /// The published schemas, which other readers go by.
+    fn schemas(&mut self) {
+        for (path, id) in [
+            (member::MANIFEST, schema::ARCHIVE_MANIFEST),
+            (member::SURFACE, schema::CAPABILITY_SURFACE),
+            (member::CORRELATION, schema::CORRELATION_REPORT),
+            (member::EVENTS, schema::EVENT),
+            (member::KERNEL, schema::KERNEL_EVENT),
+            (member::POLICY, schema::POLICY_EVENT),
+            (member::SDK, schema::SDK_EVENT),
+            (member::HEALTH, schema::OBSERVATION_HEALTH),
+        ] {
+            let by_line = path.ends_with(".ndjson");
+            let bytes = self.member(path).to_vec();
+            let documents = bytes.split(|byte| by_line && *byte == b'\n').filter(|text| !text.is_empty());
+            for (index, document) in documents.enumerate() {
+                let Ok(value) = strict::value(document) else { continue };
+                // v1 has no schema here; its records were checked one by one.
+                if value.get("schema").is_some_and(|found| found == schema::KERNEL_EVENT_V1) {
+                    continue;
+                }
+                let place = if by_line { format!("{path}:{}", index + 1) } else { path.to_owned() };
+                match super::super::schema::faults(id, &value) {
+                    Ok(faults) => self.findings.extend(
+                        faults
+                            .into_iter()
+                            .map(|fault| Finding { place: format!("{place}{}", fault.place), ..fault }),
+                    ),
+                    Err(error) => self.fault(place, "a schema that compiles", error.to_string()),
+                }
+            }
         }
     }
 

@@ -131,6 +131,7 @@ pub(super) fn open(path: &str, access: &str, failed: bool) -> (KernelEvent, Coun
         flags: Some(flags),
         mode: Some(0),
         errno: failed.then_some(2),
+        detail: None,
         marks: Vec::new(),
         count: 1,
     };

@@ -2,6 +2,7 @@
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
+mod dependencies;
 mod explain;
 mod generate;
 mod github;
@@ -50,6 +51,7 @@ enum Command {
     Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
+    Dependencies(dependencies::Args),
     Lane(lane::Args),
     Triage(triage::Args),
     Explain(explain::Args),
@@ -99,6 +101,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Upload(args) => upload::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
+        Command::Dependencies(args) => dependencies::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Triage(args) => triage::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -103,10 +103,14 @@ pub fn run(args: &Args) -> Result<Exit> {
         ]);
     }
     report::data(&report::columns(&table));
-    for gate in gates.iter().filter(|gate| !gate.ability.can_run) {
-        for missing in gate.ability.missing.iter().filter(|missing| !host.missing.contains(missing)) {
-            report::diagnostic(&format!("{}: {missing}", gate.id));
-        }
+    let lacking: Vec<&str> = gates
+        .iter()
+        .filter(|gate| gate.ability.missing.iter().any(|missing| !host.missing.contains(missing)))
+        .map(|gate| gate.id)
+        .collect();
+    if !lacking.is_empty() {
+        report::diagnostic(&format!("packages are missing for: {}", lacking.join(", ")));
+        report::diagnostic("  hint: assay-gates dependencies --install");
     }
     for missing in &host.missing {
         report::diagnostic(&format!("this host can't measure: {missing}"));
@@ -125,8 +129,8 @@ fn row<'a>(entry: &'a Entry, host: &Ability) -> Row<'a> {
     }
     let mut missing = host.missing.clone();
     match crate::gate::dependencies::inspect(entry) {
-        Ok(found) => missing.extend(found.problems.iter().map(describe)),
-        Err(error) => missing.push(describe(&error)),
+        Ok(found) => missing.extend(found.problems.iter().map(ToString::to_string)),
+        Err(error) => missing.push(error.to_string()),
     }
     Row {
         id: &gate.id,
@@ -136,14 +140,6 @@ fn row<'a>(entry: &'a Entry, host: &Ability) -> Row<'a> {
         layers,
         runs: 3,
         ability: Ability { can_run: missing.is_empty(), missing },
-    }
-}
-
-/// The problem, and what to do about it.
-fn describe(error: &crate::error::Error) -> String {
-    match error.advice() {
-        Some(hint) => format!("{error} ({hint})"),
-        None => error.to_string(),
     }
 }
 

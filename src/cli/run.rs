@@ -125,6 +125,16 @@ impl Args {
             }
         }
         report::diagnostic(&format!("results: {}", root.path().display()));
+        if !self.no_pack {
+            let zip = root.path().join("pack.zip");
+            let provenance = crate::pack::Provenance::from_environment(checkout);
+            let built = crate::pack::build(root.path(), &root.path().join("pack"), Some(&zip), &provenance)?;
+            report::diagnostic(&format!(
+                "proof pack: {} (manifest {})",
+                zip.display(),
+                built.manifest_sha256
+            ));
+        }
         Ok(finished.exit)
     }
 

@@ -82,8 +82,6 @@ pub enum Event {
         exit: u8,
         /// Wall time, milliseconds.
         elapsed_ms: u64,
-        /// The proof pack, when one was built.
-        pack: Option<String>,
     },
 }
 

@@ -139,7 +139,6 @@ pub fn run(
     sink.event(&Event::SessionFinished {
         exit: exit.code(),
         elapsed_ms: crate::run::gate::milliseconds(began),
-        pack: None,
     });
     Ok(Finished { exit, verdicts })
 }

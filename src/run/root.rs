@@ -226,8 +226,17 @@ impl ProofRoot {
 }
 
 /// What may stand at the top of a proof root.
-const KNOWN: [&str; 8] =
-    ["run.json", "events.jsonl", "junit.xml", "summary.md", "cleanup.json", "gates", "runs", "pack"];
+const KNOWN: [&str; 9] = [
+    "run.json",
+    "events.jsonl",
+    "junit.xml",
+    "summary.md",
+    "cleanup.json",
+    "gates",
+    "runs",
+    "pack",
+    "pack.zip",
+];
 
 fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Option<T>> {
     match std::fs::read(file) {

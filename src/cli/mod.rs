@@ -3,6 +3,7 @@
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
 mod dependencies;
+mod doctor;
 mod explain;
 mod generate;
 mod github;
@@ -11,6 +12,7 @@ mod list;
 #[cfg(target_os = "linux")]
 mod mcp_wrap;
 mod pack;
+mod record;
 mod run;
 mod triage;
 mod upload;
@@ -52,7 +54,9 @@ enum Command {
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
     Dependencies(dependencies::Args),
+    Doctor(doctor::Args),
     Lane(lane::Args),
+    Record(record::Args),
     Triage(triage::Args),
     Explain(explain::Args),
     #[cfg(target_os = "linux")]
@@ -102,7 +106,9 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
         Command::Dependencies(args) => dependencies::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Lane(args) => lane::run(&args),
+        Command::Record(args) => record::run(args),
         Command::Triage(args) => triage::run(&args),
         Command::Explain(args) => explain::run(&args),
         #[cfg(target_os = "linux")]
@@ -112,6 +118,13 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Launch { spec } => Ok(crate::host::launcher::main(spec)),
     }
+}
+
+/// What measures is said to be missing, rather than the subcommand unknown.
+#[cfg(not(all(feature = "capture", target_os = "linux")))]
+fn built_without_capture() -> crate::error::Error {
+    crate::error::Error::new(crate::error::Code::CannotMeasure, "this build can't measure")
+        .hint("on Linux: cargo build --release --features capture")
 }
 
 /// One line; verbose, what the binary was built from too.

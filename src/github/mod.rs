@@ -1,4 +1,7 @@
 //! The Actions results service (artifacts), REST through octocrab, dispatch.
 
 pub mod artifact;
+mod clock;
 pub mod rest;
+
+pub use clock::clock_skew;

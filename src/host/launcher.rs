@@ -63,6 +63,10 @@ fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::I
     if let Some(pids) = launch.pids_fd {
         join(pids)?;
     }
+    // While root can still see why something doesn't do; what it decides by is the modes, for the measured user.
+    let who = Who { uid: launch.uid, gid: launch.gid, name: &launch.user };
+    let first = launch.argv.first().map_or(&[][..], Vec::as_slice);
+    let found = program::resolve(OsStr::from_bytes(first), path_of(&launch.environment), &launch.cwd, who)?;
     let scoped = fences::give_up_privileges(launch.uid, launch.gid)?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     std::env::set_current_dir(&launch.cwd).map_err(|error| {
@@ -71,9 +75,6 @@ fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::I
             .hint(format!("chmod o+x its parents, or cd to a folder that {} can enter", launch.user))
     })?;
 
-    let who = Who { uid: launch.uid, gid: launch.gid, name: &launch.user };
-    let first = launch.argv.first().map_or(&[][..], Vec::as_slice);
-    let found = program::resolve(OsStr::from_bytes(first), path_of(&launch.environment), &launch.cwd, who)?;
     let path = c_string(found.path.as_os_str().as_bytes())?;
     let argv = launch.argv.iter().map(|argument| c_string(argument)).collect::<Result<Vec<_>>>()?;
     let environment = launch.environment.iter().map(|line| c_string(line)).collect::<Result<Vec<_>>>()?;

@@ -15,6 +15,8 @@ pub mod mounts;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod cgroup;
 #[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod doctor;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod folder;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod interrupt;

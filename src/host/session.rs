@@ -67,6 +67,17 @@ impl Host {
     /// # Errors
     /// As [`Host::enter`].
     pub fn enter_at(state: &Path, what: &str) -> Result<Self> {
+        let mut host = Self::visit(state, what)?;
+        state::clear_spool(&state::spool(state))?;
+        host.reaped = cgroup::reap()?;
+        Ok(host)
+    }
+
+    /// As [`Host::enter_at`], but leaves what killed runs left where it is.
+    ///
+    /// # Errors
+    /// `NotRoot`; `HostBusy`.
+    pub fn visit(state: &Path, what: &str) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::new(
                 Code::NotRoot,
@@ -74,10 +85,7 @@ impl Host {
             )
             .hint("sudo assay-gates …: loading kernel programs and making cgroups needs root"));
         }
-        let lock = HostLock::take(state, what)?;
-        let state = state.to_owned();
-        state::clear_spool(&state::spool(&state))?;
-        Ok(Self { lock, state, reaped: cgroup::reap()? })
+        Ok(Self { lock: HostLock::take(state, what)?, state: state.to_owned(), reaped: Vec::new() })
     }
 
     /// The state folder that holds the lock.

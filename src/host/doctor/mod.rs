@@ -1,0 +1,209 @@
+//! `doctor`: tries for real what measuring needs, and says for each thing that is wrong what to paste.
+//!
+//! It is also the preflight of every run: nothing is measured on a host that isn't fit. Each check is one small
+//! function in [`CHECKS`]; none of them changes the host, but for the trials, which clear away after themselves.
+
+mod kernel;
+mod leftovers;
+mod resources;
+mod runner;
+mod tools;
+mod trial;
+
+use super::hostfile::{DEFAULT_HOST_FILE, HostFile};
+use super::session::Host;
+use super::state;
+use super::user::MeasuredUser;
+use crate::error::{Code, Error, Exit, Result};
+use crate::gate::Catalog;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Status {
+    /// As it must be.
+    Pass,
+    /// Measuring works, but something should be looked at.
+    Warn,
+    /// Nothing can be measured, or nothing that could be believed.
+    Fail,
+}
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Stable name.
+    pub name: &'static str,
+    /// How it came out.
+    pub status: Status,
+    /// What was found, one line.
+    pub found: String,
+    /// A line to paste, or what to do, when it did not pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+impl Check {
+    fn pass(found: impl Into<String>) -> Self {
+        Self { name: "", status: Status::Pass, found: found.into(), fix: None }
+    }
+
+    fn warn(found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name: "", status: Status::Warn, found: found.into(), fix: Some(fix.into()) }
+    }
+
+    fn fail(found: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { name: "", status: Status::Fail, found: found.into(), fix: Some(fix.into()) }
+    }
+
+    fn error(error: &Error) -> Self {
+        Self {
+            name: "",
+            status: Status::Fail,
+            found: format!("{error} [{}]", error.code().name()),
+            fix: error.advice().map(str::to_owned),
+        }
+    }
+}
+
+/// `doctor --format json` (`assay.gates.doctor.v0`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// `assay.gates.doctor.v0`.
+    pub schema: &'static str,
+    /// Nothing failed.
+    pub fit: bool,
+    /// Every check, in the order in which they build on each other.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    /// 0 when fit, else 40.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.fit { Exit::Passed } else { Exit::CannotMeasure }
+    }
+
+    /// The checks that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|check| check.status == Status::Fail)
+    }
+}
+
+/// What to look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The measured user, by name or id.
+    pub user: Option<&'a str>,
+    /// The gates whose packages must be there.
+    pub catalog: Option<&'a Catalog>,
+    /// The host file.
+    pub host_file: &'a Path,
+    /// Ask the network too.
+    pub online: bool,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Self { user: None, catalog: None, host_file: Path::new(DEFAULT_HOST_FILE), online: true }
+    }
+}
+
+/// What the checks look at.
+struct Context<'a> {
+    options: Options<'a>,
+    user: Result<MeasuredUser>,
+    /// `None` when there is no such file.
+    host_file: Option<Result<HostFile>>,
+    state: PathBuf,
+    /// Taken by whoever calls, or for the trials of this very examination; `None` before it comes to them.
+    host: Option<Result<&'a Host, &'a Error>>,
+}
+
+type Examine = fn(&Context<'_>) -> Check;
+
+/// Every check, in the order in which they build on each other.
+const CHECKS: [(&str, Examine); 23] = [
+    ("root", kernel::root),
+    ("kernel", kernel::release),
+    ("btf", kernel::btf),
+    ("lockdown", kernel::lockdown),
+    ("kernel-programs", kernel::object),
+    ("cgroup", kernel::cgroup),
+    ("memlock", resources::memlock),
+    ("disk", resources::disk),
+    ("inodes", resources::inodes),
+    ("clock", resources::clock),
+    ("measured-user", trial::user),
+    ("node", tools::node),
+    ("python", tools::python),
+    ("npm", tools::npm),
+    ("pip", tools::pip),
+    ("clang", tools::clang),
+    ("packages", tools::packages),
+    ("host-file", runner::host_file),
+    ("runner", runner::registration),
+    ("leftovers", leftovers::leftovers),
+    ("lock", leftovers::lock),
+    ("sandbox", trial::sandbox),
+    ("measurement", trial::measurement),
+];
+
+/// Checks at the end of [`CHECKS`] that need the host.
+const TRIALS: usize = 2;
+
+/// What keeps this host from measuring, one line each; empty when it is fit.
+#[must_use]
+pub fn unfit(options: Options<'_>) -> Vec<String> {
+    examine(options, None).failures().map(|check| format!("{}: {}", check.name, check.found)).collect()
+}
+
+/// Goes on only on a host that is fit.
+///
+/// # Errors
+/// `CannotMeasure`, with the first check that failed and its line to paste.
+pub fn preflight(options: Options<'_>, host: Option<&Host>) -> Result<()> {
+    let report = examine(options, host);
+    let mut failures = report.failures();
+    let Some(first) = failures.next() else { return Ok(()) };
+    let more = match failures.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more: assay-gates doctor)"),
+    };
+    let error = Error::new(Code::CannotMeasure, format!("{}: {}{more}", first.name, first.found));
+    Err(match &first.fix {
+        Some(fix) => error.hint(fix.clone()),
+        None => error,
+    })
+}
+
+/// Looks at everything. `host` is the host when the caller has taken it already; it is taken for the trials otherwise.
+#[must_use]
+pub fn examine(options: Options<'_>, host: Option<&Host>) -> Report {
+    let sudo_uid = std::env::var("SUDO_UID").ok();
+    let state = host.map_or_else(state::folder, |host| host.state().to_owned());
+    let mut context = Context {
+        user: MeasuredUser::choose(options.user, sudo_uid.as_deref()),
+        host_file: options.host_file.exists().then(|| HostFile::load(options.host_file)),
+        state: state.clone(),
+        options,
+        host: None,
+    };
+    // What a killed run left is looked at before the host is taken: taking it would tidy the lock.
+    let (before, after) = CHECKS.split_at(CHECKS.len() - TRIALS);
+    let mut checks: Vec<Check> =
+        before.iter().map(|(name, check)| Check { name, ..check(&context) }).collect();
+    let taken;
+    context.host = Some(match host {
+        Some(host) => Ok(host),
+        None => {
+            taken = Host::visit(&state, "doctor");
+            taken.as_ref()
+        }
+    });
+    checks.extend(after.iter().map(|(name, check)| Check { name, ..check(&context) }));
+    let fit = checks.iter().all(|check| check.status != Status::Fail);
+    Report { schema: "assay.gates.doctor.v0", fit, checks }
+}

@@ -1,0 +1,110 @@
+//! Interpreters, installers and packages, as the measured user finds them.
+
+use super::{Check, Context};
+use crate::error::Error;
+use crate::host::environment::GATE_PATH;
+use crate::host::program::{Who, resolve};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+pub(super) fn node(context: &Context<'_>) -> Check {
+    // Gates bring the node of their lockfile; without one on the host they must have been installed.
+    for_measured(context, "node", &["--version"], |found| {
+        Check::warn(found, "gates bring their own node: assay-gates run --gates all --install --dry-run")
+    })
+}
+
+pub(super) fn python(context: &Context<'_>) -> Check {
+    for_measured(context, "python3", &["-I", "-S", "--version"], |found| {
+        Check::fail(found, "apt-get install -y python3")
+    })
+}
+
+fn for_measured(
+    context: &Context<'_>,
+    name: &str,
+    arguments: &[&str],
+    missing: impl Fn(String) -> Check,
+) -> Check {
+    let Ok(user) = &context.user else {
+        return Check::warn("no measured user to ask for", "see measured-user");
+    };
+    let who = Who { uid: user.uid, gid: user.gid, name: &user.name };
+    match resolve(OsStr::new(name), OsStr::new(GATE_PATH), Path::new("/"), who) {
+        Ok(found) => Check::pass(format!(
+            "{} {} for {}",
+            found.path.display(),
+            said(&found.path, arguments),
+            user.name
+        )),
+        Err(error) => {
+            // Root's own, which the measured user has no use of, explains most surprises.
+            let roots =
+                on_path(name).map(|path| format!("; root has {}", path.display())).unwrap_or_default();
+            missing(format!("{error}{roots}"))
+        }
+    }
+}
+
+pub(super) fn npm(_: &Context<'_>) -> Check {
+    installer("npm", "apt-get install -y npm")
+}
+
+pub(super) fn pip(_: &Context<'_>) -> Check {
+    installer("pip3", "apt-get install -y python3-pip")
+}
+
+/// Used by root before measuring, only when packages are missing: its absence alone keeps nothing from being measured.
+fn installer(name: &str, fix: &str) -> Check {
+    match on_path(name) {
+        Some(path) => Check::pass(path.display().to_string()),
+        None => {
+            Check::warn(format!("no {name} on PATH, so missing packages can't be installed from here"), fix)
+        }
+    }
+}
+
+pub(super) fn clang(_: &Context<'_>) -> Check {
+    let names =
+        std::iter::once("clang".to_owned()).chain((14..=22).rev().map(|version| format!("clang-{version}")));
+    match names.filter_map(|name| on_path(&name)).next() {
+        Some(path) => Check::pass(format!("{} {}", path.display(), said(&path, &["--version"]))),
+        None => Check::warn(
+            "no clang on PATH: this binary measures, but can't be built here",
+            "apt-get install -y clang libbpf-dev",
+        ),
+    }
+}
+
+pub(super) fn packages(context: &Context<'_>) -> Check {
+    let Some(catalog) = context.options.catalog else { return Check::pass("no gates given to look at") };
+    let mut problems: Vec<Error> = Vec::new();
+    for entry in catalog.entries() {
+        match crate::gate::dependencies::inspect(entry) {
+            Ok(found) => problems.extend(found.problems),
+            Err(error) => problems.push(error),
+        }
+    }
+    let Some(first) = problems.first() else {
+        return Check::pass(format!("as locked, for {} gates", catalog.entries().len()));
+    };
+    let found = match problems.len() {
+        1 => first.to_string(),
+        count => format!("{first}; and {} more", count - 1),
+    };
+    Check::fail(found, first.advice().unwrap_or("assay-gates run --gates all --install"))
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let search = std::env::var_os("PATH")?;
+    std::env::split_paths(&search).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+/// First line of what a program says of its version; empty when it doesn't.
+fn said(program: &Path, arguments: &[&str]) -> String {
+    let output =
+        Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(80).collect()
+}

@@ -1,0 +1,112 @@
+//! Trials: what a gate does, done once for real.
+
+use super::{Check, Context};
+use crate::error::{Code, Error, Result};
+use crate::evidence::RedactionKey;
+use crate::host::cgroup;
+use crate::host::environment;
+use crate::host::launch::Network;
+use crate::host::session::{Ended, Host, Place, Session, Spec, own_binary};
+use crate::host::user::MeasuredUser;
+use crate::measure::{Measurement, measure};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+pub(super) fn user(context: &Context<'_>) -> Check {
+    match &context.user {
+        Ok(user) => Check::pass(format!("{} (uid {}, gid {})", user.name, user.uid, user.gid)),
+        Err(error) => Check::error(error),
+    }
+}
+
+/// One network namespace, one private view, one unprivileged uid, one cgroup with its limits; without the kernel
+/// programs, so that it can be told apart what doesn't work.
+pub(super) fn sandbox(context: &Context<'_>) -> Check {
+    with_host(context, |host, user| {
+        let (ended, limits) = run(host, user)?;
+        if !ended.outcome.success() {
+            let why = format!("`true` ended with {:?} in the sandbox", ended.outcome.exit_code);
+            return Err(Error::new(Code::SandboxFailed, why));
+        }
+        let limits = if limits.is_empty() { "RLIMIT_NPROC".to_owned() } else { limits.join(", ") };
+        Ok(format!("{}; {limits}; {} ms", ended.fences.join(", "), ended.outcome.elapsed_ms))
+    })
+}
+
+/// One measured `true`: every program loaded and attached, canaries found, every record accounted for.
+pub(super) fn measurement(context: &Context<'_>) -> Check {
+    with_host(context, |host, user| {
+        let folder =
+            tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
+        let measured = measure(host, &of_true(user, folder.path()), &RedactionKey::ephemeral()?)?;
+        let written = measured.written?;
+        let proof = &measured.summary.proof;
+        if !proof.complete {
+            return Err(Error::new(Code::CannotMeasure, format!("incomplete: {}", proof.reasons.join("; "))));
+        }
+        let hooks = proof.environment.keys().filter(|name| name.starts_with("hook.")).count();
+        Ok(format!(
+            "{hooks} hooks, {} effects, {} lost, complete",
+            written.effects, measured.summary.ringbuf_drops
+        ))
+    })
+}
+
+fn of_true(user: &MeasuredUser, folder: &Path) -> Measurement {
+    Measurement {
+        run_id: "run_doctor".to_owned(),
+        agent_shim: "none".to_owned(),
+        argv: vec!["true".into()],
+        environment: environment::of_gate(&BTreeMap::new()),
+        added: Vec::new(),
+        user: user.clone(),
+        network: Network::None,
+        place: Place::Gate { fixture: folder.to_owned(), seed: BTreeMap::new() },
+        hide: Vec::new(),
+        timeout: Some(Duration::from_secs(10)),
+        sdk_log: None,
+        decision_log: None,
+        archive: folder.join("doctor.tar.gz"),
+        details: None,
+        extract: None,
+        output: folder.join("output"),
+    }
+}
+
+fn with_host(context: &Context<'_>, trial: impl Fn(&Host, &MeasuredUser) -> Result<String>) -> Check {
+    let (host, user) = match (&context.host, &context.user) {
+        (Some(Ok(host)), Ok(user)) => (*host, user),
+        (Some(Err(error)), _) => return Check::error(error),
+        (_, Err(error)) => return Check::error(error),
+        (None, _) => return Check::warn("not tried", "assay-gates doctor"),
+    };
+    match trial(host, user) {
+        Ok(found) => Check::pass(found),
+        Err(error) => Check::error(&error),
+    }
+}
+
+fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
+    let folder =
+        tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
+    let spec = Spec {
+        argv: vec!["true".into()],
+        environment: environment::of_gate(&BTreeMap::new()),
+        user: user.clone(),
+        network: Network::None,
+        place: Place::Gate { fixture: folder.path().to_owned(), seed: BTreeMap::new() },
+        hide: Vec::new(),
+        timeout: Some(Duration::from_secs(10)),
+        pids: cgroup::DEFAULT_PIDS,
+        launcher: own_binary(),
+        stdout: folder.path().join("stdout.log"),
+        stderr: folder.path().join("stderr.log"),
+        output_bytes: 4096,
+    };
+    let session = Session::prepare(host, spec)?;
+    let limits = session.cgroup().limits().to_vec();
+    let ended = session.spawn()?.wait()?;
+    ended.remove()?;
+    Ok((ended, limits))
+}

@@ -135,6 +135,7 @@ codes! {
     LogUnusable = "208", Usage, "a log of the measured program can't be taken over";
     OutputLost = "209", Infrastructure, "the measured program's output could not be kept";
     TreeSurvives = "210", Infrastructure, "the measured tree could not be ended";
+    CallsUnavailable = "211", CannotMeasure, "tool calls can't be told apart on this host";
     HostFile = "270", Usage, "the host file is missing or does not validate";
     NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
     CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";

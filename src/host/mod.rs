@@ -13,6 +13,8 @@ pub mod hostfile;
 pub mod mounts;
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod calls;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod cgroup;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod doctor;

@@ -1,0 +1,276 @@
+//! The driver's half of call windows: keeps the decision log, and gives each tool call a cgroup of its own.
+//!
+//! ```text
+//! session/            the agent, the proxies
+//! session/server-N/   a wrapped server and everything it started, while no call is in flight
+//! session/call-N/     the same processes, from the moment before a call reaches the server until its answer does
+//! ```
+//!
+//! Only the driver may move processes here, so an effect's cgroup says which call it belongs to. Whoever connects is
+//! verified first (see [`peer`]); the decision log is a file that only the driver can open.
+
+mod connection;
+mod moves;
+mod peer;
+
+use super::cgroup::SessionCgroup;
+use crate::capture::CallWindow;
+use crate::error::{Code, Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, setsockopt, socket, sockopt,
+};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+/// Connections that are served in one run; further ones are refused.
+const MOST_CONNECTIONS: usize = 256;
+
+/// Bytes of decisions that one run may log; evidence reads no more either.
+const MOST_LOGGED: u64 = 16 * 1024 * 1024;
+
+/// Connections that were refused and are listed one by one.
+const MOST_LISTED: usize = 32;
+
+/// What the server needs.
+#[derive(Clone, Debug)]
+pub struct CallConfig {
+    /// The run, for messages.
+    pub run_id: String,
+    /// Where the socket shall be, as the driver sees it.
+    pub socket: PathBuf,
+    /// The decision log: a new file in a folder that only root can enter.
+    pub log: PathBuf,
+    /// The session.
+    pub cgroup: Arc<SessionCgroup>,
+    /// Our own binary as the sandbox shows it: a proxy must run exactly this file.
+    pub binary: PathBuf,
+}
+
+/// What a run's calls came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallReport {
+    /// Each call that was let through, in the order of their decisions.
+    pub windows: Vec<CallWindow>,
+    /// `corroborated`: decisions stand in `log`, written here at the word of a verified proxy. `self_reported`:
+    /// somebody connected but nobody was verified. None when nobody connected.
+    pub policy_origin: Option<String>,
+    /// The log that was kept here.
+    pub log: PathBuf,
+    /// How many decisions stand in it.
+    pub decisions: u64,
+    /// Why connections were refused.
+    pub refused: Vec<String>,
+}
+
+/// Serves the control socket of one run.
+#[derive(Debug)]
+pub struct CallServer {
+    shared: Arc<Shared>,
+    stop: Option<PipeWriter>,
+    accepting: Option<JoinHandle<()>>,
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Shared {
+    config: CallConfig,
+    identity: peer::Identity,
+    tally: Mutex<Tally>,
+}
+
+#[derive(Debug)]
+struct Tally {
+    log: File,
+    logged: u64,
+    log_broken: bool,
+    decisions: u64,
+    windows: Vec<CallWindow>,
+    servers: u32,
+    calls: u32,
+    verified: u32,
+    refused: Vec<String>,
+    refused_in_all: u64,
+}
+
+impl CallServer {
+    /// Opens the log and the socket, and serves them on threads of its own.
+    ///
+    /// # Errors
+    /// `Io`, naming the log or the socket; `CallsUnavailable` when the socket can't be served.
+    pub fn start(config: CallConfig) -> Result<Self> {
+        let log = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&config.log)
+            .map_err(|error| Error::io("cannot create the decision log", &config.log, error))?;
+        let identity = peer::Identity::of(&config.binary)?;
+        let at = |doing: &str, error: io::Error| {
+            Error::new(Code::CallsUnavailable, format!("{doing}: {error}"))
+                .at(config.socket.display())
+                .because(error)
+        };
+        let listener =
+            listener(&config.socket).map_err(|error| at("cannot serve the control socket", error))?;
+        let (stopped, stop) = io::pipe().map_err(|error| at("cannot make a pipe", error))?;
+        let tally = Tally {
+            log,
+            logged: 0,
+            log_broken: false,
+            decisions: 0,
+            windows: Vec::new(),
+            servers: 0,
+            calls: 0,
+            verified: 0,
+            refused: Vec::new(),
+            refused_in_all: 0,
+        };
+        let socket = config.socket.clone();
+        let shared = Arc::new(Shared { config, identity, tally: Mutex::new(tally) });
+        let for_thread = Arc::clone(&shared);
+        let accepting = std::thread::Builder::new()
+            .name("calls".to_owned())
+            .spawn(move || accept(&for_thread, &listener, stopped))
+            .map_err(|error| {
+                Error::new(Code::CallsUnavailable, format!("cannot start a thread: {error}"))
+                    .at(socket.display())
+            })?;
+        Ok(Self { shared, stop: Some(stop), accepting: Some(accepting) })
+    }
+
+    /// Ends all connections and tells what happened. To be called when the measured tree is gone.
+    #[must_use]
+    pub fn finish(mut self) -> CallReport {
+        self.stop();
+        let tally = self.shared.tally();
+        let mut refused = tally.refused.clone();
+        let unlisted = tally.refused_in_all.saturating_sub(refused.len() as u64);
+        if unlisted > 0 {
+            refused.push(format!("{unlisted} more connections were refused"));
+        }
+        let policy_origin = match (tally.verified, tally.refused_in_all) {
+            (0, 0) => None,
+            (0, _) => Some("self_reported".to_owned()),
+            _ => Some("corroborated".to_owned()),
+        };
+        CallReport {
+            windows: tally.windows.clone(),
+            policy_origin,
+            log: self.shared.config.log.clone(),
+            decisions: tally.decisions,
+            refused,
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stop.take();
+        if let Some(accepting) = self.accepting.take()
+            && accepting.join().is_err()
+        {
+            self.shared.tally().refuse("the thread that accepts connections panicked".to_owned());
+        }
+        let _already_gone = std::fs::remove_file(&self.shared.config.socket);
+    }
+}
+
+impl Drop for CallServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tally {
+    fn refuse(&mut self, reason: String) {
+        self.refused_in_all += 1;
+        if self.refused.len() < MOST_LISTED {
+            self.refused.push(reason);
+        }
+    }
+
+    /// Appends one decision. After a line that could not be written whole, nothing more is.
+    fn append(&mut self, line: &str) -> Result<(), String> {
+        if self.log_broken {
+            return Err("an earlier decision could not be written whole".to_owned());
+        }
+        if line.is_empty() || line.contains('\n') {
+            return Err("a decision is one line".to_owned());
+        }
+        let length = line.len() as u64 + 1;
+        if self.logged + length > MOST_LOGGED {
+            return Err(format!("the decision log is full at {MOST_LOGGED} bytes"));
+        }
+        self.log.write_all(format!("{line}\n").as_bytes()).map_err(|error| {
+            self.log_broken = true;
+            format!("cannot write the decision log: {error}")
+        })?;
+        self.logged += length;
+        self.decisions += 1;
+        Ok(())
+    }
+}
+
+fn listener(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
+    // Inherited by accepted connections before anything can be sent on them.
+    setsockopt(&socket, sockopt::PassCred, &true)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
+    listen(&socket, Backlog::new(64)?)?;
+    Ok(socket)
+}
+
+/// Accepts until told to stop, then waits for every connection to end.
+fn accept(shared: &Arc<Shared>, listener: &OwnedFd, stopped: PipeReader) {
+    let stopped = Arc::new(stopped);
+    let mut serving = Vec::new();
+    loop {
+        let mut wanted = [
+            PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut wanted, PollTimeout::NONE) {
+            Err(nix::Error::EINTR) => continue,
+            Err(error) => {
+                shared.tally().refuse(format!("cannot wait for connections: {error}"));
+                break;
+            }
+            Ok(_) => {}
+        }
+        if wanted[0].any() == Some(true) {
+            break;
+        }
+        let Ok(connection) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { continue };
+        // SAFETY: accept4 just gave this descriptor to us alone.
+        let connection = unsafe { OwnedFd::from_raw_fd(connection) };
+        if serving.len() >= MOST_CONNECTIONS {
+            shared.tally().refuse(format!("more than {MOST_CONNECTIONS} connections"));
+            continue;
+        }
+        let (shared_too, stopped_too) = (Arc::clone(shared), Arc::clone(&stopped));
+        let thread = std::thread::Builder::new()
+            .name("call".to_owned())
+            .spawn(move || connection::serve(&shared_too, &connection, &stopped_too));
+        match thread {
+            Ok(thread) => serving.push(thread),
+            Err(error) => shared.tally().refuse(format!("cannot start a thread: {error}")),
+        }
+    }
+    for thread in serving {
+        if thread.join().is_err() {
+            shared.tally().refuse("a connection's thread panicked".to_owned());
+        }
+    }
+}

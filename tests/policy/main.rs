@@ -1,0 +1,9 @@
+//! The MCP proxy from outside: hostile ends, signals, the log, the official SDK, and windows of calls in the kernel.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod hostile;
+mod proxy;
+#[cfg(feature = "capture")]
+mod windows;

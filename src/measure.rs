@@ -6,6 +6,7 @@ use crate::capture::{ArmOptions, Recorder, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
+use crate::host::calls::{CallConfig, CallReport, CallServer};
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
 use crate::host::interrupt::Interrupt;
@@ -133,15 +134,29 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
     let cgroup = std::sync::Arc::clone(session.cgroup());
     let mut recorder = Recorder::arm(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
     recorder.begin()?;
+    let calls = decisions.as_ref().map(|_| {
+        CallServer::start(CallConfig {
+            run_id: wanted.run_id.clone(),
+            socket: session.logs().path().join("control.sock"),
+            log: spool.path().join("decisions.ndjson"),
+            cgroup: std::sync::Arc::clone(&cgroup),
+            binary: own_binary(),
+        })
+    });
+    let calls = calls.transpose()?;
     if Interrupt::install()?.requested().is_some() {
         return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
     }
     let ended = session.spawn()?.wait()?;
-    let mut recording = recorder.finish(ended.outcome.clone(), Vec::new())?;
+    let report = calls.map(CallServer::finish);
+    let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
+    let mut recording = recorder.finish(ended.outcome.clone(), windows)?;
     ended.remove()?;
+    recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
     note_environment(&mut recording.summary, wanted, &ended, &cgroup);
 
-    let logs = take_logs(wanted, &ended, sdk, decisions);
+    let mut notes = host.notes();
+    let logs = take_logs(wanted, &ended, sdk, decisions, report.as_ref(), &mut notes);
     let command: Vec<String> =
         wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
     let mut env_keys: Vec<String> = driver.into_iter().map(|(name, _)| name.to_owned()).collect();
@@ -167,7 +182,6 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
             Err(error)
         }
     };
-    let mut notes = host.notes();
     notes.extend(ended.notes);
     Ok(Measured {
         summary: recording.summary,
@@ -180,9 +194,31 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
     })
 }
 
-fn take_logs(wanted: &Measurement, ended: &Ended, sdk: Option<Log>, decisions: Option<Log>) -> Result<Logs> {
+fn take_logs(
+    wanted: &Measurement,
+    ended: &Ended,
+    sdk: Option<Log>,
+    decisions: Option<Log>,
+    report: Option<&CallReport>,
+    notes: &mut Vec<String>,
+) -> Result<Logs> {
     let sdk = sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
     let decisions = decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
+    if let (Some(copy), Some(report)) = (&decisions, report) {
+        notes.extend(report.refused.iter().map(|why| format!("control socket: refused: {why}")));
+        if report.is_corroborated() {
+            let own =
+                std::fs::metadata(copy).map_err(|error| Error::io("cannot look at", copy, error))?.len();
+            if own > 0 {
+                notes
+                    .push(format!("{own} bytes of decisions by a proxy that was not verified were left out"));
+            }
+            // The driver wrote this one itself, at the word of a proxy that was verified.
+            let kept =
+                std::fs::read(&report.log).map_err(|error| Error::io("cannot read", &report.log, error))?;
+            crate::files::write_atomic(copy, &kept)?;
+        }
+    }
     Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref())
 }
 

@@ -116,7 +116,7 @@ fn a_call_has_a_cgroup_of_its_own_from_before_it_is_seen_until_it_is_answered() 
         .collect();
     let expected = [("tc_1", "allow"), ("tc_2", "allow"), ("tc_3", "deny")];
     assert_eq!(outcomes, expected.map(|(id, decision)| (json!(id), json!(decision))));
-    assert_eq!(report.policy_origin.as_deref(), Some("corroborated"));
+    assert_eq!(report.origin(), "corroborated");
     assert_eq!((report.decisions, report.refused.len()), (3, 0), "{report:?}");
     let windows: Vec<(&str, &str, bool)> =
         report.windows.iter().map(|w| (w.tool_call_id.as_str(), w.tool.as_str(), w.ambiguous)).collect();
@@ -244,7 +244,7 @@ fn nothing_is_verified_when_nobody_connects() {
         return;
     }
     let report = Bench::new().finish();
-    assert_eq!((report.policy_origin, report.decisions, report.windows.len()), (None, 0, 0));
+    assert_eq!((report.origin(), report.decisions, report.windows.len()), ("self_reported".to_owned(), 0, 0));
 }
 
 #[test]

@@ -57,15 +57,28 @@ pub struct CallConfig {
 pub struct CallReport {
     /// Each call that was let through, in the order of their decisions.
     pub windows: Vec<CallWindow>,
-    /// `corroborated`: decisions stand in `log`, written here at the word of a verified proxy. `self_reported`:
-    /// somebody connected but nobody was verified. None when nobody connected.
-    pub policy_origin: Option<String>,
+    /// Proxies that were verified.
+    pub verified: u32,
     /// The log that was kept here.
     pub log: PathBuf,
     /// How many decisions stand in it.
     pub decisions: u64,
     /// Why connections were refused.
     pub refused: Vec<String>,
+}
+
+impl CallReport {
+    /// The decisions in `log` are those that count: a verified proxy was there.
+    #[must_use]
+    pub fn is_corroborated(&self) -> bool {
+        self.verified > 0
+    }
+
+    /// `corroborated`, or `self_reported` when decisions can only come from the measured program's own word.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        if self.is_corroborated() { "corroborated" } else { "self_reported" }.to_owned()
+    }
 }
 
 /// Serves the control socket of one run.
@@ -154,14 +167,9 @@ impl CallServer {
         if unlisted > 0 {
             refused.push(format!("{unlisted} more connections were refused"));
         }
-        let policy_origin = match (tally.verified, tally.refused_in_all) {
-            (0, 0) => None,
-            (0, _) => Some("self_reported".to_owned()),
-            _ => Some("corroborated".to_owned()),
-        };
         CallReport {
             windows: tally.windows.clone(),
-            policy_origin,
+            verified: tally.verified,
             log: self.shared.config.log.clone(),
             decisions: tally.decisions,
             refused,
@@ -175,7 +183,6 @@ impl CallServer {
         {
             self.shared.tally().refuse("the thread that accepts connections panicked".to_owned());
         }
-        let _already_gone = std::fs::remove_file(&self.shared.config.socket);
     }
 }
 

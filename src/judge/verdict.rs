@@ -63,6 +63,15 @@ pub enum GateStatus {
 }
 
 impl GateStatus {
+    /// The status of a gate that ran and asks for `exit`.
+    const fn of(exit: Exit) -> Self {
+        match exit {
+            Exit::Passed => GateStatus::Passed,
+            Exit::AcceptanceFailed | Exit::RunsDisagree | Exit::EvidenceInvalid => GateStatus::Failed,
+            _ => GateStatus::Incomplete,
+        }
+    }
+
     /// The word in `status.txt`.
     #[must_use]
     pub const fn word(self) -> &'static str {
@@ -148,11 +157,7 @@ impl GateVerdict {
             None => because(Exit::CaptureIncomplete, "the runs could not be compared".to_owned()),
         }
         let exit = Exit::worst(exits);
-        let status = match exit {
-            Exit::Passed => GateStatus::Passed,
-            Exit::AcceptanceFailed | Exit::RunsDisagree | Exit::EvidenceInvalid => GateStatus::Failed,
-            _ => GateStatus::Incomplete,
-        };
+        let status = GateStatus::of(exit);
         Self {
             schema: "assay.gates.verdict.v0".to_owned(),
             gate: gate.to_owned(),
@@ -163,6 +168,21 @@ impl GateVerdict {
             determinism,
             elapsed_ms,
         }
+    }
+
+    /// The verdict when `failures` apply too. A gate that never ran stays one that never ran.
+    #[must_use]
+    pub fn also(mut self, failures: Vec<(Exit, String)>) -> Self {
+        let own =
+            Exit::BY_PRECEDENCE.into_iter().find(|exit| exit.code() == self.exit).unwrap_or(Exit::ToolFailed);
+        let (exits, reasons): (Vec<Exit>, Vec<String>) = failures.into_iter().unzip();
+        let exit = Exit::worst(exits.into_iter().chain([own]));
+        self.exit = exit.code();
+        self.reasons.extend(reasons);
+        if self.status != GateStatus::Skipped {
+            self.status = GateStatus::of(exit);
+        }
+        self
     }
 
     /// A gate that never ran.

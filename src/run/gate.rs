@@ -1,5 +1,6 @@
 //! One gate: its runs, their acceptance, their agreement, the verdict.
 
+use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, readback};
 use crate::error::{Error, Exit, Result};
 use crate::gate::{Definition, Entry, Group};
@@ -14,13 +15,14 @@ pub(super) fn run(
     entry: &Entry,
     wanted: u32,
     keep: bool,
-    root: &ProofRoot,
+    reviewer: &Reviewer,
     measure: &mut dyn Measure,
     sink: &mut dyn Sink,
     before: &[GateVerdict],
 ) -> Result<GateVerdict> {
     let began = Instant::now();
     let gate = &entry.definition.id;
+    let root = reviewer.root;
     if keep {
         if let Some(done) =
             root.verdict(gate)?.filter(|verdict| verdict.passed() && verdict.runs.len() == wanted as usize)
@@ -30,12 +32,15 @@ pub(super) fn run(
     } else {
         root.forget(&root.gate(gate))?;
     }
+    if let Some(folder) = reviewer.folder(&entry.definition) {
+        root.forget(&folder)?;
+    }
     root.begin_gate(gate)?;
     let mut log = Log { root, gate, sink };
     log.event(Event::GateStarted { gate: gate.clone() });
     if let Some(reason) = baseline_missing(&entry.definition, before) {
         let verdict = GateVerdict::skipped(gate, Exit::CaptureIncomplete, reason);
-        return log.conclude(verdict);
+        return reviewed(entry, verdict, reviewer, before, log);
     }
     let mut runs = Vec::new();
     let mut failures = Vec::new();
@@ -67,7 +72,24 @@ pub(super) fn run(
     if accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
         log.line(&determinism_line(&entry.definition, wanted))?;
     }
-    log.conclude(verdict)
+    reviewed(entry, verdict, reviewer, before, log)
+}
+
+/// Reviews the scenario, if the gate has one: what stops a finding is an outcome of the gate.
+fn reviewed(
+    entry: &Entry,
+    verdict: GateVerdict,
+    reviewer: &Reviewer,
+    before: &[GateVerdict],
+    mut log: Log,
+) -> Result<GateVerdict> {
+    let Some(review) = reviewer.review(entry, &verdict, before)? else { return log.conclude(verdict) };
+    let row = &review.verdict;
+    log.line(&format!(
+        "scenario {}: verdict={} join={} by {} fallback={}",
+        row.scenario_id, row.verdict, row.join_grade, row.join_key, row.fallback_used
+    ))?;
+    log.conclude(verdict.also(review.failures))
 }
 
 /// A scenario that needs a baseline has no finding without it, on the same head, in the same invocation.

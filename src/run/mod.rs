@@ -4,6 +4,7 @@ mod gate;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod kernel;
 mod readback;
+mod review;
 mod root;
 mod source;
 #[cfg(test)]
@@ -13,7 +14,7 @@ mod tests;
 pub use kernel::KernelMeasure;
 pub use readback::run_evidence;
 pub use root::{HostFacts, ProofRoot, RunRecord};
-pub use source::Source;
+pub use source::{Source, WorkflowRun};
 
 use crate::error::{Code, Error, Exit, Result};
 use crate::gate::{Catalog, Entry, Group, Selection};
@@ -125,7 +126,8 @@ pub fn run(
     for entry in &selection.gates {
         // A baseline that passed in this root, on this head, needs no second measurement.
         let keep = options.resume || selection.added.contains(&entry.definition.id);
-        let verdict = gate::run(entry, options.runs, keep, root, measure, sink, &verdicts)?;
+        let reviewer = review::Reviewer { catalog, root, record: &record };
+        let verdict = gate::run(entry, options.runs, keep, &reviewer, measure, sink, &verdicts)?;
         let stop = verdict.runs.iter().any(|run| run.interrupted);
         verdicts.push(verdict);
         if stop {

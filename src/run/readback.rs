@@ -2,7 +2,8 @@
 
 use crate::error::{Code, Error, Result};
 use crate::evidence::{Archive, ToolEffects, effects};
-use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence};
+use crate::files::{Sha256Digest, sha256};
+use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence, scenario};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +49,42 @@ pub fn run_evidence(out: &Path) -> Result<(RunEvidence, Found)> {
         touched,
     };
     Ok((evidence, found))
+}
+
+/// What a review looks at, from the folder of one run.
+#[derive(Clone, Debug)]
+pub(super) struct Reviewed {
+    archive: Archive,
+    effects: ToolEffects,
+    files: [Sha256Digest; 3],
+}
+
+impl Reviewed {
+    /// As the judge takes it.
+    pub(super) fn as_run(&self) -> scenario::Run<'_> {
+        let content = &self.archive.content;
+        scenario::Run {
+            health: &content.health,
+            correlation: &content.correlation,
+            kernel: &content.kernel,
+            policy: &content.policy,
+            sdk: &content.sdk,
+            effects: &self.effects,
+            files: self.files,
+            archive: self.archive.sha256,
+        }
+    }
+}
+
+/// What a review looks at, from the folder of one run.
+///
+/// # Errors
+/// As [`run_evidence`].
+pub(super) fn reviewed(out: &Path) -> Result<Reviewed> {
+    let (archive, _) = archive(out)?;
+    let names = ["capability-surface.json", "correlation-report.json", "observation-health.json"];
+    let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
+    Ok(Reviewed { effects: json(&out.join("tool_effects.json"))?, archive, files })
 }
 
 /// Everything that the runs of a gate are compared by, from the folder of one run.

@@ -15,6 +15,33 @@ pub struct Source {
     pub r#ref: String,
     /// `owner/name` of the origin, or `unknown`.
     pub repository: String,
+    /// The workflow run that measures, inside Actions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow: Option<WorkflowRun>,
+}
+
+/// A run of a workflow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowRun {
+    /// The workflow's name.
+    pub name: String,
+    /// The run's id.
+    pub run_id: String,
+    /// The run's page.
+    pub run_url: String,
+}
+
+impl WorkflowRun {
+    fn of(environment: &impl Fn(&str) -> Option<String>) -> Option<Self> {
+        let run_id = environment("GITHUB_RUN_ID").filter(|_| environment("GITHUB_ACTIONS").is_some())?;
+        let server = environment("GITHUB_SERVER_URL")?;
+        let repository = environment("GITHUB_REPOSITORY")?;
+        Some(Self {
+            name: environment("GITHUB_WORKFLOW")?,
+            run_url: format!("{}/{repository}/actions/runs/{run_id}", server.trim_end_matches('/')),
+            run_id,
+        })
+    }
 }
 
 impl Source {
@@ -34,6 +61,7 @@ impl Source {
             repository: environment("GITHUB_REPOSITORY")
                 .or_else(|| git(&["remote", "get-url", "origin"]).and_then(|url| owner_and_name(&url)))
                 .unwrap_or_else(unknown),
+            workflow: WorkflowRun::of(&environment),
         }
     }
 }

@@ -180,6 +180,7 @@ impl Bench {
             dirty: false,
             r#ref: "refs/heads/main".into(),
             repository: "o/n".into(),
+            workflow: None,
         };
         self.go_from(source, gates, resume, script)
     }
@@ -304,7 +305,13 @@ fn a_gate_asked_for_alone_brings_its_baseline_and_a_baseline_that_passed_is_kept
 fn a_root_of_another_commit_is_refused() {
     let bench = bench();
     bench.go("first", false, &mut Script::new(&[])).unwrap();
-    let other = Source { head_sha: "beef".into(), dirty: false, r#ref: "r".into(), repository: "o/n".into() };
+    let other = Source {
+        head_sha: "beef".into(),
+        dirty: false,
+        r#ref: "r".into(),
+        repository: "o/n".into(),
+        workflow: None,
+    };
     let error = bench.go_from(other, "first", true, &mut Script::new(&[])).unwrap_err();
     assert_eq!(error.code(), Code::ResumeMismatch);
 }

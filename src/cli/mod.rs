@@ -3,6 +3,7 @@
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
 mod dependencies;
+mod dispatch;
 mod doctor;
 mod explain;
 mod generate;
@@ -17,6 +18,7 @@ mod run;
 mod triage;
 mod upload;
 mod verify;
+mod watch;
 
 use crate::error::Exit;
 use crate::error::Result;
@@ -58,6 +60,8 @@ enum Command {
     Lane(lane::Args),
     Record(record::Args),
     Triage(triage::Args),
+    Dispatch(dispatch::Args),
+    Watch(watch::Args),
     Explain(explain::Args),
     #[cfg(target_os = "linux")]
     McpWrap(mcp_wrap::Args),
@@ -109,6 +113,8 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Record(args) => record::run(args),
+        Command::Dispatch(args) => dispatch::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Triage(args) => triage::run(&args),
         Command::Explain(args) => explain::run(&args),
         #[cfg(target_os = "linux")]

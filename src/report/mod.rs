@@ -4,6 +4,7 @@
 
 mod event;
 mod fence;
+mod follow;
 mod human;
 mod junit;
 mod lines;
@@ -13,6 +14,7 @@ mod table;
 
 pub use event::{Event, Sink};
 pub use fence::measured;
+pub use follow::Follow;
 pub use human::{Human, Place};
 pub use junit::junit;
 pub use lines::{All, Lines, Recorder};

@@ -98,7 +98,8 @@ fn weight(fact: &Fact) -> Confidence {
 }
 
 fn evidence(fact: &Fact) -> Evidence {
-    Evidence { place: fact.place.clone(), key: fact.key.clone(), value: fact.value.clone() }
+    let line = fact.line().map(str::to_owned);
+    Evidence { place: fact.place.clone(), key: fact.key.clone(), value: fact.value.clone(), line }
 }
 
 /// Infrastructure may be retried only when the logs are there that would show a genuine failure.

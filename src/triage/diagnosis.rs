@@ -75,6 +75,8 @@ pub struct Evidence {
     pub key: String,
     /// What it says.
     pub value: String,
+    /// The line of the log that says so.
+    pub line: Option<String>,
 }
 
 /// Another class that something fits.

@@ -121,6 +121,12 @@ impl Fact {
     pub fn new(kind: FactKind, key: impl Into<String>, value: impl Into<String>, place: Place) -> Self {
         Self { kind, key: key.into(), value: value.into(), place, context: Vec::new(), measured: false }
     }
+
+    /// The line of a log that says so.
+    #[must_use]
+    pub fn line(&self) -> Option<&str> {
+        self.context.iter().find_map(|line| line.strip_prefix("> "))
+    }
 }
 
 /// What a run ran on and with, to compare with the last green one: name to value.

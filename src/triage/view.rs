@@ -108,7 +108,10 @@ fn one_line(text: &str) -> String {
 }
 
 fn told(evidence: &Evidence) -> String {
-    format!("{}: {} {}", evidence.place, short(&evidence.key), one_line(&evidence.value))
+    match &evidence.line {
+        Some(line) => format!("{}: {}", evidence.place, one_line(line)),
+        None => format!("{}: {} {}", evidence.place, short(&evidence.key), one_line(&evidence.value)),
+    }
 }
 
 /// A key without the name of its file, which the place says already.

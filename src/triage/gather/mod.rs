@@ -77,7 +77,7 @@ pub fn from_disk(rules: &Rules, path: &Path) -> Result<Case> {
 pub fn add_from_disk(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
     match recognise(path)? {
         OnDisk::ProofRoot => root::gather(rules, &mut Tree::open(path)?, "", case),
-        OnDisk::Pack => root::gather(rules, &mut Tree::open(path)?, "payload/", case),
+        OnDisk::Pack => add_pack(rules, path, case)?,
         OnDisk::Log => {
             let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
             let found =
@@ -105,6 +105,19 @@ pub fn add_from_disk(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> 
         }
         OnDisk::Logs => add_log_zip(rules, path, case)?,
     }
+    Ok(())
+}
+
+/// Adds the pack at `path`, whatever is in it.
+///
+/// # Errors
+/// `LogUnreadable` when it is not a zip.
+pub fn add_pack(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
+    let mut tree = Tree::open(path)?;
+    if !tree.names().iter().any(|name| name == "manifest.json") {
+        case.missing.push("pack: there is no manifest.json in it".to_owned());
+    }
+    root::gather(rules, &mut tree, "payload/", case);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! Only the run itself must be there. Everything else that can't be had is named among what was missing, with the
 //! permission that it needs.
 
-use super::{add_from_disk, add_job_log, add_log_zip, api};
+use super::{add_job_log, add_log_zip, add_pack, api};
 use crate::error::{Code, Error, Result};
 use crate::github::rest::{Client, Job, Run, RunQuery, RunTarget};
 use crate::triage::diagnose::ENVIRONMENT;
@@ -106,7 +106,7 @@ async fn pack(client: &Client, rules: &Rules, run: &Run, case: &mut Case, to: &P
     };
     let Some(pack) = api::add_artifacts(case, run, &artifacts) else { return };
     let fetched = match client.artifact_zip(pack, to).await {
-        Ok(_) => add_from_disk(rules, to, case),
+        Ok(_) => add_pack(rules, to, case),
         Err(error) => Err(error),
     };
     if let Err(error) = fetched {

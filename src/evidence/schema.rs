@@ -18,10 +18,14 @@ macro_rules! schemas {
 // A test compares this list with the folder.
 schemas! {
     "assay.gates.capture_proof.v0",
+    "assay.gates.cleanup.v0",
+    "assay.gates.cleanup_plan.v0",
     "assay.gates.effect.v0",
     "assay.gates.filter.v0",
     "assay.gates.filter_report.v0",
     "assay.gates.kernel_set.v0",
+    "assay.gates.lane.v0",
+    "assay.gates.lane_proof.v0",
     "assay.gates.tool_effects.v0",
     "assay.gates.verification.v0",
     "assay.runner.archive_manifest.v0",

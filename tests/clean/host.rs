@@ -74,6 +74,7 @@ impl Host {
                 String::from_utf8_lossy(&output.stderr)
             )
         });
+        assay_gates::evidence::schema::validate("assay.gates.cleanup.v0", &json).unwrap();
         (output.status.code().unwrap(), json)
     }
 

@@ -99,7 +99,7 @@ fn a_dry_run_touches_nothing_and_shows_order_reason_and_size() {
     let output = host.clean("before-run", &["--format", "json"]);
     assert!(output.status.success());
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(plan["schema"], "assay.gates.cleanup_plan.v0");
+    assay_gates::evidence::schema::validate("assay.gates.cleanup_plan.v0", &plan).unwrap();
     let steps = plan["steps"].as_array().unwrap();
     assert!(!steps.is_empty());
     for (index, step) in steps.iter().enumerate() {

@@ -106,7 +106,7 @@ fn json_names_every_file_and_its_rule() {
     let (exit, out, _) = repository.lane(&["--base", "main", "--format", "json"]);
     assert_eq!(exit, Some(0));
     let json: serde_json::Value = serde_json::from_str(&out).unwrap();
-    assert_eq!(json["schema"], "assay.gates.lane.v0");
+    assay_gates::evidence::schema::validate("assay.gates.lane.v0", &json).unwrap();
     assert_eq!(json["required"], "kernel-policy");
     assert_eq!(json["files"][0]["path"], "src/policy/naïve \"name\".rs");
     assert_eq!(json["files"][0]["rules"][0], "policy");

@@ -155,10 +155,10 @@ fn bench() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let kernel_only = include_str!("../../gates/kernel-only/gate.yaml");
     let scenario = "scenario: {id: matched_safe_read, role: baseline, expected_verdict: positive_join, join_key: tool_call_id, join_grade: strong, baseline: first, non_claims: [x]}\n";
-    for (id, order, tail) in [("first", 1, ""), ("second", 2, scenario)] {
+    for (id, group, tail) in [("first", "all", ""), ("second", "all", ""), ("needy", "opt-in", scenario)] {
         let text = kernel_only.replacen("id: kernel-only", &format!("id: {id}"), 1).replacen(
-            "order: 10",
-            &format!("order: {order}"),
+            "group: all",
+            &format!("group: {group}"),
             1,
         );
         let gate = folder.path().join("gates").join(id);
@@ -282,23 +282,39 @@ fn a_host_that_cannot_measure_stops_the_gate_but_not_the_next() {
     let bench = bench();
     let mut script = Script::new(&[("first", 1, Change::CannotMeasure)]);
     let (finished, _) = bench.go("all", false, &mut script).unwrap();
-    assert_eq!(script.measured, ["first#1"], "second needs first as its baseline");
-    assert_eq!(finished.verdicts[1].status, crate::judge::GateStatus::Skipped);
-    assert_eq!(finished.verdicts[1].reasons, ["its baseline first is incomplete"]);
+    assert_eq!(script.measured, ["first#1", "second#1", "second#2", "second#3"]);
     assert_ne!(finished.exit, Exit::Passed);
+}
+
+#[test]
+fn without_its_baseline_a_scenario_is_skipped_and_its_row_is_inconclusive() {
+    let bench = bench();
+    let mut script = Script::new(&[("first", 1, Change::CannotMeasure)]);
+    let (finished, _) = bench.go("needy", false, &mut script).unwrap();
+    assert_eq!(script.measured, ["first#1"], "needy needs first as its baseline");
+    assert_eq!(finished.verdicts[1].status, crate::judge::GateStatus::Skipped);
+    assert_eq!(finished.verdicts[1].reasons[0], "its baseline first is incomplete");
+    assert_eq!(finished.verdicts[1].exit, 12);
+    let row: serde_json::Value =
+        serde_json::from_str(&bench.text("runs/matched_safe_read/scenario-verdict.json")).unwrap();
+    assert_eq!(
+        (&row["verdict"], &row["evidence_pack_claim_class"]),
+        (&"inconclusive".into(), &"diagnostic".into())
+    );
 }
 
 #[test]
 fn a_gate_asked_for_alone_brings_its_baseline_and_a_baseline_that_passed_is_kept() {
     let bench = bench();
     let mut script = Script::new(&[]);
-    bench.go("second", false, &mut script).unwrap();
-    assert_eq!(script.measured, ["first#1", "first#2", "first#3", "second#1", "second#2", "second#3"]);
+    let (finished, _) = bench.go("needy", false, &mut script).unwrap();
+    assert_eq!(script.measured, ["first#1", "first#2", "first#3", "needy#1", "needy#2", "needy#3"]);
+    assert_eq!(finished.exit, Exit::CaptureIncomplete, "a scenario without a tool call has no finding");
     let record: RunRecord = serde_json::from_str(&bench.text("run.json")).unwrap();
     assert_eq!(record.added, ["first"]);
     let mut again = Script::new(&[]);
-    bench.go("second", false, &mut again).unwrap();
-    assert_eq!(again.measured, ["second#1", "second#2", "second#3"]);
+    bench.go("needy", false, &mut again).unwrap();
+    assert_eq!(again.measured, ["needy#1", "needy#2", "needy#3"]);
 }
 
 #[test]

@@ -82,26 +82,19 @@ int BPF_PROG(on_enter, struct pt_regs *regs, long nr)
     return 0;
 }
 
-struct comparison {
-    struct out *out;
-    struct task_state *state;
-    u32 at;
-    u32 which;
-    u32 differs;
-};
-
-static long compare_word(u32 index, struct comparison *comparison)
+// Whether the first `length` bytes differ; what follows a string's end is old.
+static __always_inline bool differs(const u8 *before, const u8 *now, u32 length)
 {
-    u32 offset = index * 8;
-    u32 at = comparison->at + offset;
-    if (offset > PREFIX_BYTES - 8 || at > OUT_LAST + sizeof(struct segment))
-        return 1;
-    // Strings are NUL-ended on both sides and what follows the NUL is not compared, so the last word is compared by bytes below.
-    if (*(u64 *)&comparison->state->prefix[comparison->which & 1][offset] != *(u64 *)&comparison->out->bytes[at]) {
-        comparison->differs = 1;
-        return 1;
+    u64 difference = 0;
+    for (u32 i = 0; i < PREFIX_BYTES / 8; i++) {
+        u32 offset = i * 8;
+        if (offset >= length)
+            break;
+        u64 word = *(const u64 *)&before[offset] ^ *(const u64 *)&now[offset];
+        u32 left = length - offset;
+        difference |= left < 8 ? word << (64 - left * 8) : word;
     }
-    return 0;
+    return difference;
 }
 
 // Appends the program's string: as it is now (at exit), or as it was at entry when it cannot be read any more.
@@ -130,20 +123,7 @@ static __noinline int put_argument(struct counters *counters_, struct out *out, 
     }
     if (length < 1 || length > PREFIX_BYTES)
         return absolute;
-    struct comparison comparison = { out, state, at + sizeof(struct segment), which, 0 };
-    u32 whole = length;
-    if (whole < PREFIX_BYTES && segment->length != whole - 1)
-        comparison.differs = 1;
-    else
-        bpf_loop((whole - 1) / 8, compare_word, &comparison, 0);
-    u32 tail = (whole - 1) & ~7u;
-#pragma unroll
-    for (u32 i = 0; i < 8; i++) {
-        u32 offset = tail + i;
-        if (offset < whole - 1 && offset < PREFIX_BYTES && state->prefix[which][offset] != now[offset])
-            comparison.differs = 1;
-    }
-    if (comparison.differs)
+    if (differs(state->prefix[which], now, length - 1) || (length < PREFIX_BYTES && segment->length != length - 1))
         out->record.marks |= MARK_TOCTOU;
     return absolute;
 }
@@ -179,7 +159,7 @@ static __noinline int path_record(struct counters *counters_, struct task_state 
             record->b = how.mode;
             record->c = how.resolve;
         }
-        if (BPF_CORE_READ(task, files, count.counter) > 1)
+        if (task->files->count.counter > 1)
             record->marks |= MARK_SHARED_FDS;
         if (ret >= 0) {
             struct file *file = file_of(task, ret);

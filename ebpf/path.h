@@ -22,10 +22,38 @@ struct {
 struct walk {
     struct walk_buffer *buffer;
     struct dentry *dentry;
-    struct dentry *mount_root;
     struct mount *mount;
+    struct dentry *mount_root;
+    struct dentry *mountpoint;
+    struct mount *parent;
     u32 offset; // where the path begins; it is written from the end of the buffer backwards
     u32 state;
+};
+
+// Reading the kernel is what a walk costs, so neighbours are read together where they are neighbours; load-time constants decide.
+struct dentry_facts {
+    void *hashed; // NULL when no directory lists it any more
+    struct dentry *parent;
+    u64 hash_length;
+    const unsigned char *name;
+};
+
+static __always_inline bool read_dentry(struct dentry_facts *facts, struct dentry *dentry)
+{
+    u64 hashed = bpf_core_field_offset(struct dentry, d_hash) + bpf_core_field_offset(struct hlist_bl_node, pprev);
+    u64 parent = bpf_core_field_offset(struct dentry, d_parent);
+    u64 name = bpf_core_field_offset(struct dentry, d_name);
+    if (parent == hashed + 8 && name == hashed + 16)
+        return !bpf_probe_read_kernel(facts, sizeof(*facts), (void *)dentry + hashed);
+    return !bpf_probe_read_kernel(&facts->hashed, 8, (void *)dentry + hashed) &&
+           !bpf_probe_read_kernel(&facts->parent, 8, (void *)dentry + parent) &&
+           !bpf_probe_read_kernel(&facts->hash_length, 16, (void *)dentry + name);
+}
+
+struct mount_facts {
+    struct mount *parent;
+    struct dentry *mountpoint;
+    struct dentry *root;
 };
 
 static __always_inline struct mount *mount_of(struct vfsmount *mnt)
@@ -33,33 +61,49 @@ static __always_inline struct mount *mount_of(struct vfsmount *mnt)
     return (void *)mnt - bpf_core_field_offset(struct mount, mnt);
 }
 
+static __always_inline bool read_mount(struct walk *walk, struct mount *mount)
+{
+    u64 parent = bpf_core_field_offset(struct mount, mnt_parent);
+    u64 mountpoint = bpf_core_field_offset(struct mount, mnt_mountpoint);
+    u64 root = bpf_core_field_offset(struct mount, mnt) + bpf_core_field_offset(struct vfsmount, mnt_root);
+    struct mount_facts facts = {};
+    bool fault;
+    if (mountpoint == parent + 8 && root == parent + 16)
+        fault = bpf_probe_read_kernel(&facts, sizeof(facts), (void *)mount + parent);
+    else
+        fault = bpf_probe_read_kernel(&facts.parent, 8, (void *)mount + parent) ||
+                bpf_probe_read_kernel(&facts.mountpoint, 8, (void *)mount + mountpoint) ||
+                bpf_probe_read_kernel(&facts.root, 8, (void *)mount + root);
+    walk->mount = mount;
+    walk->parent = facts.parent;
+    walk->mountpoint = facts.mountpoint;
+    walk->mount_root = facts.root;
+    if (fault)
+        walk->state |= STATE_FAULT;
+    return !fault;
+}
+
 // One component, or one mount boundary; 1 ends the walk.
 static long walk_step(u32 index, struct walk *walk)
 {
     struct dentry *dentry = walk->dentry;
     if (dentry == walk->mount_root) {
-        struct mount *mount = walk->mount;
-        struct mount *parent = BPF_CORE_READ(mount, mnt_parent);
-        if (parent == mount)
+        struct mount *parent = walk->parent;
+        if (parent == walk->mount)
             return 1;
-        walk->dentry = BPF_CORE_READ(mount, mnt_mountpoint);
-        walk->mount = parent;
-        walk->mount_root = BPF_CORE_READ(parent, mnt.mnt_root);
-        return 0;
+        walk->dentry = walk->mountpoint;
+        return !read_mount(walk, parent);
     }
-    struct dentry *parent = 0;
-    struct qstr name = {};
-    if (bpf_core_read(&parent, sizeof(parent), &dentry->d_parent) ||
-        bpf_core_read(&name.hash_len, sizeof(name.hash_len), &dentry->d_name.hash_len) ||
-        bpf_core_read(&name.name, sizeof(name.name), &dentry->d_name.name)) {
+    struct dentry_facts facts = {};
+    if (!read_dentry(&facts, dentry)) {
         walk->state |= STATE_FAULT;
         return 1;
     }
-    if (parent == dentry) { // the root of a tree that is mounted nowhere
+    if (facts.parent == dentry) { // the root of a tree that is mounted nowhere
         walk->state |= STATE_ANONYMOUS;
         return 1;
     }
-    u32 length = name.hash_len >> 32;
+    u32 length = facts.hash_length >> 32;
     if (length > NAME_BYTES) {
         walk->state |= STATE_FAULT;
         return 1;
@@ -69,16 +113,18 @@ static long walk_step(u32 index, struct walk *walk)
         walk->state |= STATE_TRUNCATED;
         return 1;
     }
+    if (offset == PATH_BYTES && !facts.hashed)
+        walk->state |= STATE_DELETED;
     offset -= length + 1;
     if (offset >= PATH_BYTES)
         return 1;
     walk->buffer->bytes[offset] = '/';
-    if (bpf_probe_read_kernel(&walk->buffer->bytes[offset + 1], length, name.name)) {
+    if (bpf_probe_read_kernel(&walk->buffer->bytes[offset + 1], length, facts.name)) {
         walk->state |= STATE_FAULT;
         return 1;
     }
     walk->offset = offset;
-    walk->dentry = parent;
+    walk->dentry = facts.parent;
     return 0;
 }
 
@@ -127,15 +173,12 @@ static __noinline int put_path(struct counters *counters, struct out *out, struc
     if (at > OUT_LAST)
         return 0;
     struct segment *segment = segment_at(out, at, kind);
-    if (!mnt || !dentry) {
+    struct walk walk = { .buffer = buffer, .dentry = dentry, .offset = PATH_BYTES };
+    if (!mnt || !dentry || !read_mount(&walk, mount_of(mnt))) {
         segment->state = STATE_FAULT;
         grow(counters, out, at, segment, 0);
         return 0;
     }
-    struct walk walk = { .buffer = buffer, .dentry = dentry, .mount = mount_of(mnt), .offset = PATH_BYTES };
-    walk.mount_root = BPF_CORE_READ(mnt, mnt_root);
-    if (dentry != walk.mount_root && !BPF_CORE_READ(dentry, d_hash.pprev) && BPF_CORE_READ(dentry, d_parent) != dentry)
-        walk.state = STATE_DELETED;
     if (bpf_loop(MAX_COMPONENTS * 2, walk_step, &walk, 0) >= MAX_COMPONENTS * 2)
         walk.state |= STATE_TRUNCATED;
 
@@ -149,7 +192,7 @@ static __noinline int put_path(struct counters *counters, struct out *out, struc
     }
     if (!space)
         walk.state |= STATE_DETACHED;
-    else if (space != (u64)BPF_CORE_READ(task, nsproxy, mnt_ns))
+    else if (space != (u64)task->nsproxy->mnt_ns)
         walk.state |= STATE_FOREIGN;
     segment->state = walk.state;
     u32 offset = walk.offset;
@@ -168,23 +211,21 @@ static __noinline int put_path(struct counters *counters, struct out *out, struc
 
 static __always_inline struct file *file_of(struct task_struct *task, s32 fd)
 {
-    struct fdtable *table = BPF_CORE_READ(task, files, fdt);
+    struct fdtable *table = task->files->fdt;
     struct file *file = 0;
-    if (fd < 0 || (u32)fd >= BPF_CORE_READ(table, max_fds))
+    if (fd < 0 || (u32)fd >= table->max_fds)
         return 0;
-    bpf_probe_read_kernel(&file, sizeof(file), BPF_CORE_READ(table, fd) + fd);
+    struct file **slots = table->fd;
+    bpf_probe_read_kernel(&file, sizeof(file), slots + fd);
     return file;
 }
 
 static __always_inline void put_file(struct counters *counters, struct out *out, struct file *file, u8 kind)
 {
-    struct vfsmount *mnt = 0;
-    struct dentry *dentry = 0;
-    if (file) {
-        mnt = BPF_CORE_READ(file, f_path.mnt);
-        dentry = BPF_CORE_READ(file, f_path.dentry);
-    }
-    put_path(counters, out, mnt, dentry, kind);
+    struct path path = {};
+    if (file)
+        bpf_probe_read_kernel(&path, sizeof(path), (void *)file + bpf_core_field_offset(struct file, f_path));
+    put_path(counters, out, path.mnt, path.dentry, kind);
 }
 
 // Directories that have no descriptor.
@@ -196,9 +237,9 @@ static __noinline int put_base(struct counters *counters, struct out *out, s32 d
 {
     struct task_struct *task = bpf_get_current_task_btf();
     if (dfd == AT_ROOT)
-        put_path(counters, out, BPF_CORE_READ(task, fs, root.mnt), BPF_CORE_READ(task, fs, root.dentry), kind);
+        put_path(counters, out, task->fs->root.mnt, task->fs->root.dentry, kind);
     else if (dfd == AT_CWD)
-        put_path(counters, out, BPF_CORE_READ(task, fs, pwd.mnt), BPF_CORE_READ(task, fs, pwd.dentry), kind);
+        put_path(counters, out, task->fs->pwd.mnt, task->fs->pwd.dentry, kind);
     else
         put_file(counters, out, file_of(task, dfd), kind);
     return 0;

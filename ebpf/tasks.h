@@ -52,7 +52,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
     struct out *out = begin(counters_, task_of(task, counters_), RECORD_EXEC, HOOK_EXEC);
     if (!out)
         return 0;
-    put_file(counters_, out, BPF_CORE_READ(task, mm, exe_file), SEGMENT_FILE);
+    put_file(counters_, out, task->mm->exe_file, SEGMENT_FILE);
     const char *filename = bprm->filename, *interp = bprm->interp;
     bool absolute = put_string(counters_, out, filename, SEGMENT_REQUESTED, false);
     if (!absolute)
@@ -117,7 +117,7 @@ int BPF_PROG(on_attach, struct cgroup *destination, const char *path, struct tas
     struct record *record = &out->record;
     struct task_struct *mover = bpf_get_current_task_btf();
     record->a = (u64)record->pid << 32 | record->tid;
-    record->b = (u64)BPF_CORE_READ(mover, real_parent, tgid) << 32 | threadgroup;
+    record->b = (u64)mover->real_parent->tgid << 32 | threadgroup;
     record->c = joined;
     record->pid = task->tgid;
     record->tid = task->pid;

@@ -158,6 +158,8 @@ codes! {
     RedactionIncomplete = "406", EvidenceInvalid, "something like a secret survived redaction";
     RunIdInvalid = "407", Usage, "a run id holds other characters than letters, digits, _ and -";
     NotRepresentable = "408", CaptureIncomplete, "what happened has no form in the contract";
+    NotComparable = "410", CaptureIncomplete, "two pieces of evidence can't be compared";
+    BaselineInvalid = "411", Usage, "a baseline does not validate";
     // end of evidence
     // 5xx policy
     PolicyInvalid = "501", Usage, "a tool policy does not validate";

@@ -2,12 +2,13 @@
 
 use super::raw::{Record, kind, mark, segment, state};
 use super::text::{self, Peer};
-use super::{CallWindow, Effect, Operation, PathState, PathValue, syscalls};
+use super::{CallWindow, Effect, Operation, PathValue, syscalls};
 use std::collections::{HashMap, VecDeque};
 
 const CLONE_THREAD: u64 = 0x0001_0000;
 const AT_REMOVEDIR: u64 = 0x200;
 const CREAT_FLAGS: u64 = 0o1101; // O_CREAT | O_WRONLY | O_TRUNC
+const EFAULT: i64 = -14;
 const NR_CREAT: i32 = 85;
 const NR_UNLINKAT: i32 = 263;
 
@@ -92,6 +93,8 @@ impl Decoder {
             }
             kind::URING_COMPLETE => {
                 if let Some(mut request) = self.requests.remove(&header.a) {
+                    // The address that a worker thread used for this request belongs before its result.
+                    self.flush_addresses_of(request.pid);
                     request.return_value = Some(header.ret);
                     self.ready.push_back(request);
                 }
@@ -162,7 +165,8 @@ impl Decoder {
             (mark::OUTSIDE, "outside_session"),
             (mark::IA32, "ia32"),
             (mark::X32, "x32"),
-            (mark::READ_FAULT, "read_fault"),
+            // What the kernel could not read either is no doubt of ours.
+            (if header.ret == EFAULT { 0 } else { mark::READ_FAULT }, "read_fault"),
             (mark::NO_STORAGE, "no_task_storage"),
             (mark::SCRIPT, "script"),
         ];
@@ -264,6 +268,17 @@ impl Decoder {
         }
     }
 
+    fn flush_addresses_of(&mut self, pid: u32) {
+        let waits =
+            |waiting: &VecDeque<Address>| waiting.front().is_some_and(|address| address.effect.pid == pid);
+        let mut tids: Vec<u32> =
+            self.addresses.iter().filter(|(_, waiting)| waits(waiting)).map(|(tid, _)| *tid).collect();
+        tids.sort_unstable();
+        for tid in tids {
+            self.flush_addresses(tid);
+        }
+    }
+
     fn submit(&mut self, record: &Record<'_>, mut effect: Effect) {
         let header = &record.header;
         effect.operation = Operation::IoUring;
@@ -351,15 +366,4 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
 /// A user or group id argument; -1 means "leave as it is".
 fn owner(argument: u64) -> i64 {
     i64::from((argument as u32).cast_signed())
-}
-
-/// A call that succeeded on a path which the capture could not establish: what was done is known, where is not.
-#[must_use]
-pub fn unestablished(path: &PathValue) -> Option<&'static str> {
-    match path.state {
-        PathState::Detached => Some("path_detached"),
-        PathState::Truncated => Some("path_truncated"),
-        PathState::Unreadable => Some("path_unreadable"),
-        PathState::Resolved | PathState::Requested | PathState::Deleted | PathState::Anonymous => None,
-    }
 }

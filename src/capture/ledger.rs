@@ -2,9 +2,8 @@
 //!
 //! The ledger knows nothing of the kernel's counters or of the ring; the recorder compares its totals with those.
 
-use super::decode::unestablished;
 use super::raw::{Record, kind, mark, segment, state};
-use super::{Operation, syscalls, text};
+use super::{Operation, PathState, PathValue, syscalls, text};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const NR_EXIT: i32 = 60;
@@ -393,5 +392,15 @@ fn canary_line(record: &Record<'_>) -> String {
             format!("{name}{what}{}{endpoint}", path(segment::REQUESTED2))
         }
         other => format!("kind {other}"),
+    }
+}
+
+/// A call that succeeded on a path which the capture could not establish: what was done is known, where is not.
+fn unestablished(path: &PathValue) -> Option<&'static str> {
+    match path.state {
+        PathState::Detached => Some("path_detached"),
+        PathState::Truncated => Some("path_truncated"),
+        PathState::Unreadable => Some("path_unreadable"),
+        PathState::Resolved | PathState::Requested | PathState::Deleted | PathState::Anonymous => None,
     }
 }

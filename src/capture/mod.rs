@@ -6,8 +6,10 @@ mod decode;
 mod effect;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod kernel;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 mod ledger;
 mod object;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 mod proof;
 pub mod raw;
 mod recording;

@@ -81,7 +81,7 @@ pub fn requested(text: Segment<'_>, base: Option<Segment<'_>>) -> PathValue {
     let mut state = state_of(base_bits | text.state, plain);
     if state == PathState::Unreadable && text.bytes.first() != Some(&b'/') {
         // The descriptor is no file (a failed call): nothing to make it absolute against.
-        return PathValue { value: raw, state, requested: None };
+        return PathValue { value: String::new(), state, requested: (!raw.is_empty()).then_some(raw) };
     }
     if state == PathState::Deleted {
         state = PathState::Requested;

@@ -3,6 +3,7 @@
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
 mod dependencies;
+mod diff;
 mod dispatch;
 mod doctor;
 mod explain;
@@ -18,6 +19,7 @@ mod run;
 mod triage;
 mod upload;
 mod verify;
+mod verify_pack;
 mod watch;
 
 use crate::error::Exit;
@@ -52,6 +54,7 @@ enum Command {
     List(list::Args),
     Pack(pack::Args),
     Verify(verify::Args),
+    Diff(diff::Args),
     Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
@@ -106,6 +109,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::List(args) => list::run(&args),
         Command::Pack(args) => pack::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Diff(args) => diff::run(&args),
         Command::Upload(args) => upload::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),

@@ -1,4 +1,6 @@
 //! `assay-gates verify`: recompute everything that a piece of evidence says of itself.
+//!
+//! An archive here; a pack (folder or zip) in [`super::verify_pack`].
 
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::archive::{Finding, examine, read_bounded};
@@ -6,28 +8,37 @@ use crate::evidence::{Archive, archive::member};
 use crate::files::{Sha256Digest, pretty_sorted, sha256};
 use crate::report;
 use clap::Args as ClapArgs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Verify an archive: container, digests, schemas, and everything that its layers decide.
+/// Verify an archive or a proof pack: structure, digests, schemas, and everything that follows from the layers.
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   assay-gates verify gates/kernel-only/run-1/runner-kernel-only.tar.gz
   assay-gates verify run.tar.gz --run-id run_kernel_only_determinism --sha256 2f7c…
   assay-gates verify run.tar.gz --format json | jq .findings
+  assay-gates verify assay-runner-proof-upload
+  assay-gates verify pack.zip --attestation attestation-bundle.json --repo owner/name
 
 Exit code 0 when it verifies, 14 with everything that is wrong when it does not.
 Verified means whole and consistent. It does not say who wrote it.")]
 pub struct Args {
-    /// The archive (.tar.gz)
-    #[arg(value_name = "FILE")]
+    /// An archive (.tar.gz), or a pack's folder or zip
+    #[arg(value_name = "PATH")]
     file: PathBuf,
-    /// Digest that the whole file must have, 64 hex digits
+    /// Digest that the whole file must have, 64 hex digits (not for a folder)
     #[arg(long, value_name = "HEX", value_parser = digest)]
     sha256: Option<Sha256Digest>,
-    /// Run that the archive must be of
+    /// Run that the archive must be of (not for a pack)
     #[arg(long, value_name = "ID")]
     run_id: Option<String>,
+    /// Sigstore bundle that must cover the pack; checked offline
+    #[arg(long, value_name = "BUNDLE", requires = "repo")]
+    attestation: Option<PathBuf>,
+    /// Repository whose workflow must have made the attestation
+    #[arg(long, value_name = "OWNER/NAME", requires = "attestation")]
+    repo: Option<String>,
     /// What standard output carries
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -79,6 +90,21 @@ const NOT_ESTABLISHED: [&str; 2] = [
 
 /// Verifies, and says what is wrong.
 pub fn run(args: &Args) -> Result<Exit> {
+    if is_pack(&args.file)? {
+        if args.run_id.is_some() {
+            return Err(Error::new(Code::Usage, "a pack holds many runs: --run-id is for an archive"));
+        }
+        let wanted = super::verify_pack::Wanted {
+            path: &args.file,
+            sha256: args.sha256,
+            attestation: args.attestation.as_deref().zip(args.repo.as_deref()),
+            json: args.format == Format::Json,
+        };
+        return super::verify_pack::run(&wanted);
+    }
+    if args.attestation.is_some() {
+        return Err(Error::new(Code::Usage, "attestations cover packs: --attestation is not for an archive"));
+    }
     let bytes = read_archive(&args.file)?;
     let found = sha256(&bytes);
     let examined = examine(&bytes);
@@ -129,11 +155,20 @@ fn finding(place: &str, expected: String, found: String) -> Finding {
     Finding { place: place.to_owned(), expected, found }
 }
 
+/// A folder, or a file that begins as a zip does.
+fn is_pack(path: &Path) -> Result<bool> {
+    if path.is_dir() {
+        return Ok(true);
+    }
+    let mut head = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(4).read_to_end(&mut head))
+        .map_err(|error| Error::io("cannot read", path, error))?;
+    Ok(head == *b"PK\x03\x04" || head == *b"PK\x05\x06")
+}
+
 /// Reads the file when it is a gzip file; anything else is named.
 fn read_archive(path: &Path) -> Result<Vec<u8>> {
-    if path.is_dir() {
-        return Err(not_an_archive(path, "a folder"));
-    }
     let bytes = read_bounded(path)?;
     if bytes.starts_with(&[0x1f, 0x8b]) {
         Ok(bytes)
@@ -143,8 +178,11 @@ fn read_archive(path: &Path) -> Result<Vec<u8>> {
 }
 
 fn not_an_archive(path: &Path, found: &str) -> Error {
-    Error::new(Code::EvidenceInvalid, format!("expected an archive (.tar.gz), found {found}"))
-        .at(path.display())
+    Error::new(
+        Code::EvidenceInvalid,
+        format!("expected an archive (.tar.gz) or a pack (folder or zip), found {found}"),
+    )
+    .at(path.display())
 }
 
 fn layers(archive: &Archive) -> Layers<'_> {

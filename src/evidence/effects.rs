@@ -119,12 +119,20 @@ impl Writer {
 /// `Io` when it can't be opened; each line gives `EvidenceInvalid`, naming file and line, when it breaks its contract.
 pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Effect>> + use<>> {
     let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let mut lines = BufReader::new(file);
-    let path = path.to_owned();
-    let mut run: Option<String> = None;
+    Ok(read_from(BufReader::new(file), path, None))
+}
+
+/// [`read`] of bytes that come from elsewhere; `place` names them. With `run_id` every line must be of that run.
+pub fn read_from<R: BufRead>(
+    mut lines: R,
+    place: &Path,
+    run_id: Option<&str>,
+) -> impl Iterator<Item = Result<Effect>> + use<R> {
+    let path = place.to_owned();
+    let mut run: Option<String> = run_id.map(str::to_owned);
     let mut seq = 0_u64;
     let mut ended = false;
-    Ok(std::iter::from_fn(move || {
+    std::iter::from_fn(move || {
         if ended {
             return None;
         }
@@ -147,7 +155,7 @@ pub fn read(path: &Path) -> Result<impl Iterator<Item = Result<Effect>> + use<>>
         ended = result.is_err();
         seq += 1;
         Some(result)
-    }))
+    })
 }
 
 fn parse(line: &[u8], seq: u64, run: &mut Option<String>) -> std::result::Result<Effect, (String, String)> {

@@ -17,10 +17,13 @@ macro_rules! schemas {
 
 // A test compares this list with the folder.
 schemas! {
+    "assay.gates.baseline.v0",
+    "assay.gates.baseline_diff.v0",
     "assay.gates.capture_proof.v0",
     "assay.gates.cleanup.v0",
     "assay.gates.cleanup_plan.v0",
     "assay.gates.effect.v0",
+    "assay.gates.effects_diff.v0",
     "assay.gates.filter.v0",
     "assay.gates.filter_report.v0",
     "assay.gates.kernel_set.v0",

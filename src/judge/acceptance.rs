@@ -213,10 +213,10 @@ fn tool_effects(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Asserti
             Some(call) => match call.attribution {
                 Attribution::Ambiguous => "ambiguous: calls overlapped".to_owned(),
                 Attribution::None => "the call had no window".to_owned(),
-                Attribution::Exact => list(call.effects.iter().filter_map(|effect| on_work(effect, work))),
+                Attribution::Exact => sorted(call.effects.iter().filter_map(|effect| on_work(effect, work))),
             },
         };
-        all.push(Assertion::equal(&format!("tool_effects.{id}"), list(want), seen));
+        all.push(Assertion::equal(&format!("tool_effects.{id}"), sorted(want), seen));
     }
     all
 }
@@ -245,6 +245,13 @@ fn access_mode(flags: u64) -> &'static str {
 /// The operation's name as it is serialised.
 fn operation_name(operation: Operation) -> String {
     serde_json::to_value(operation).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// Effects are counted, not ordered: neither side's order means anything.
+fn sorted(items: impl IntoIterator<Item = String>) -> String {
+    let mut items: Vec<String> = items.into_iter().collect();
+    items.sort();
+    list(items)
 }
 
 fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>) -> String {

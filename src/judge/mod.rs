@@ -4,6 +4,7 @@ mod acceptance;
 mod assertion;
 pub mod claims;
 mod determinism;
+pub mod diff;
 pub mod scenario;
 mod verdict;
 

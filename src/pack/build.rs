@@ -63,6 +63,7 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
         let row = carry(file, work.path())?;
         rows.insert(row.path.clone(), row);
     }
+    same_object(&state, provenance)?;
     let object_digest = match &provenance.object {
         Some(object) => {
             let build = BuildProvenance::of(provenance, object, &created_at, epoch);
@@ -133,6 +134,21 @@ pub fn zip_folder(folder: &Path, zip: &Path) -> Result<()> {
     let source = Source::open(folder)
         .map_err(|finding| Error::new(Code::PackInvalid, finding.to_string()).at(folder.display()))?;
     zip_writer::write(folder, source.members(), zip)
+}
+
+/// The object whose provenance goes into the pack must be the one that measured.
+fn same_object(state: &ProofRoot, provenance: &Provenance) -> Result<()> {
+    let (Some(measured), Some(own)) = (&state.object_sha256, &provenance.object) else { return Ok(()) };
+    let own = sha256(&own.bytes).to_string();
+    if *measured == own {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::PackRootInvalid,
+        format!("expected a root measured with the kernel programs of this build, {own}, found {measured}"),
+    )
+    .at("run.json#/object_sha256")
+    .hint("pack with the binary that measured"))
 }
 
 fn replaceable(out: &Path) -> Result<()> {

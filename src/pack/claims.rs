@@ -127,6 +127,9 @@ pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
         .filter(|gate| gate.status != GateStatus::Passed)
         .map(|gate| format!("gate {} is {}", gate.gate, gate.status.as_str()))
         .collect();
+    if dirty(source) {
+        reasons.push("the checkout had uncommitted changes".to_owned());
+    }
     if gates.is_empty() {
         reasons.push("no gate was selected".to_owned());
     }
@@ -152,6 +155,12 @@ pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
             .map(|(id, text)| NonClaim { id: (*id).to_owned(), text: (*text).to_owned() })
             .collect(),
     }
+}
+
+/// Whether the invocation's record says that its source was not what the commit holds. Without a record nobody knows.
+fn dirty(source: &Source) -> bool {
+    json::<serde_json::Value>(source, "payload/run.json")
+        .map_or(true, |record| record.pointer("/source/dirty") == Some(&serde_json::Value::Bool(true)))
 }
 
 /// What one run's files say. `Err` is what kept a file from being read.

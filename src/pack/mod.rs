@@ -3,6 +3,7 @@
 //! A pack is a folder (or its zip): `manifest.json`, `subject-checksums.txt`, `statement.intoto.json` and `payload/`.
 //! [`build()`] makes one of a proof root.
 
+mod attestation;
 mod build;
 pub mod claims;
 mod finding;
@@ -12,12 +13,15 @@ mod names;
 mod provenance;
 mod root;
 mod source;
-mod statement;
+pub mod statement;
+pub mod verify;
 mod zip_reader;
 mod zip_writer;
 
+pub use attestation::{Attested, verify_attestation};
 pub use build::{ProofPack, build, zip_folder};
 pub use finding::Finding;
 pub use manifest::Manifest;
 pub use provenance::{BuiltObject, LOCAL, Provenance};
 pub use source::Source;
+pub use verify::{UnverifiedPack, Verification, VerifiedPack, verify};

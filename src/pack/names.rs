@@ -56,33 +56,42 @@ pub fn check(path: &str) -> Result<(), Wrong> {
     Ok(())
 }
 
-/// Refuses two paths that some file system takes for one, and a file that is also a folder.
+/// Refuses two paths that some file system takes for one, and a file that is also a folder. `folders` are those that
+/// have an entry of their own; others follow from the files.
 ///
 /// # Errors
 /// The later of the two.
-pub fn refuse_collisions<'a>(paths: impl Iterator<Item = &'a str>) -> Result<(), Wrong> {
+pub fn refuse_collisions<'a>(
+    files: impl Iterator<Item = &'a str>,
+    folders: impl Iterator<Item = &'a str>,
+) -> Result<(), Wrong> {
+    let twice = |path: &str, other: &str| Wrong {
+        path: path.to_owned(),
+        expected: "every name once, upper and lower case alike".to_owned(),
+        found: if other == path { "it twice".to_owned() } else { format!("{other} beside it") },
+    };
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
-    let mut all = Vec::new();
-    for path in paths {
+    for path in files {
         if let Some(other) = seen.insert(path.to_lowercase(), path) {
-            let found = if other == path { "it twice".to_owned() } else { format!("{other} beside it") };
-            return Err(Wrong {
-                path: path.to_owned(),
-                expected: "every name once, upper and lower case alike".to_owned(),
-                found,
-            });
+            return Err(twice(path, other));
         }
-        all.push(path);
     }
-    for path in all {
-        for (end, _) in path.match_indices('/') {
-            if let Some(file) = seen.get(&path[..end].to_lowercase()) {
-                return Err(Wrong {
-                    path: path.to_owned(),
-                    expected: "a name to be a file or a folder".to_owned(),
-                    found: format!("the file {file} as its folder"),
-                });
-            }
+    let within =
+        |path: &str| path.match_indices('/').map(|(end, _)| path[..end].to_lowercase()).collect::<Vec<_>>();
+    let mut own: BTreeMap<String, &str> = BTreeMap::new();
+    for path in folders {
+        if let Some(other) = own.insert(path.to_lowercase(), path) {
+            return Err(twice(path, other));
+        }
+    }
+    for path in seen.values().chain(own.values()) {
+        let itself = own.contains_key(&path.to_lowercase()).then(|| path.to_lowercase());
+        if let Some(file) = within(path).into_iter().chain(itself).find_map(|folder| seen.get(&folder)) {
+            return Err(Wrong {
+                path: (*path).to_owned(),
+                expected: "a name to be a file or a folder".to_owned(),
+                found: format!("the file {file} as a folder too"),
+            });
         }
     }
     Ok(())
@@ -107,11 +116,11 @@ mod tests {
 
     #[test]
     fn names_that_differ_in_case_only_collide_and_so_do_a_file_and_its_folder() {
-        assert!(refuse_collisions(["a/B", "a/b"].into_iter()).is_err());
-        assert!(refuse_collisions(["a", "a/b"].into_iter()).is_err());
-        assert!(refuse_collisions(["A", "a/b"].into_iter()).is_err());
-        assert!(refuse_collisions(["a/b", "a/b"].into_iter()).is_err());
-        assert!(refuse_collisions(["a/b", "a/c", "ab"].into_iter()).is_ok());
+        assert!(refuse_collisions(["a/B", "a/b"].into_iter(), [].into_iter()).is_err());
+        assert!(refuse_collisions(["a", "a/b"].into_iter(), [].into_iter()).is_err());
+        assert!(refuse_collisions(["A", "a/b"].into_iter(), [].into_iter()).is_err());
+        assert!(refuse_collisions(["a/b", "a/b"].into_iter(), [].into_iter()).is_err());
+        assert!(refuse_collisions(["a/b", "a/c", "ab"].into_iter(), [].into_iter()).is_ok());
     }
 
     proptest! {

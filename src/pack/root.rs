@@ -14,7 +14,7 @@ const DEPTH: usize = 12;
 /// Most files of a root.
 const FILES: usize = 20_000;
 /// Files beside `gates/` and `runs/` that a pack carries.
-const TOP_FILES: [&str; 3] = ["cleanup.json", "events.jsonl", "run.json"];
+const TOP_FILES: [&str; 4] = ["cleanup.json", "events.jsonl", "junit.xml", "run.json"];
 /// Largest `run.json`.
 const RUN_RECORD_LIMIT: u64 = 16 * 1024 * 1024;
 
@@ -40,6 +40,8 @@ pub struct ProofRoot {
     pub selection: String,
     /// When the invocation began, as recorded; `None` when the record is missing.
     pub started_at: Option<String>,
+    /// The kernel programs that measured, as recorded.
+    pub object_sha256: Option<String>,
 }
 
 impl ProofRoot {
@@ -72,14 +74,21 @@ impl ProofRoot {
         }
         let Walk { mut files, left_out, .. } = walk;
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        names::refuse_collisions(files.iter().map(|file| file.path.as_str()))
+        names::refuse_collisions(files.iter().map(|file| file.path.as_str()), std::iter::empty())
             .map_err(|wrong| refused(&wrong.path, &wrong.expected, &wrong.found))?;
         let record = RunRecord::read(&root.join("run.json"))?;
         let gates = gates(root, &record)?;
         let selection = record
             .selection
             .unwrap_or_else(|| gates.iter().map(|(gate, _)| gate.as_str()).collect::<Vec<_>>().join(","));
-        Ok(Self { files, left_out, gates, selection, started_at: record.started_at })
+        Ok(Self {
+            files,
+            left_out,
+            gates,
+            selection,
+            started_at: record.started_at,
+            object_sha256: record.object_sha256,
+        })
     }
 }
 
@@ -239,6 +248,8 @@ struct RunRecord {
     selection: Option<String>,
     #[serde(default)]
     started_at: Option<String>,
+    #[serde(default)]
+    object_sha256: Option<String>,
 }
 
 impl RunRecord {

@@ -85,7 +85,7 @@ impl Source {
                 }
             }
         }
-        names::refuse_collisions(members.keys().map(String::as_str))
+        names::refuse_collisions(members.keys().map(String::as_str), std::iter::empty())
             .map_err(|wrong| Finding::new("pack_name_collision", wrong.path, wrong.expected, wrong.found))?;
         Ok(Self { members, form: Form::Folder(root.to_owned()) })
     }

@@ -59,7 +59,10 @@ impl ZipReader {
     pub fn open(file: File) -> Result<Self, Finding> {
         let end = End::read(&file)?;
         let mut entries = central_directory(&file, &end)?;
-        names::refuse_collisions(entries.iter().map(|entry| entry.name.trim_end_matches('/')))
+        let files =
+            entries.iter().filter(|entry| !entry.name.ends_with('/')).map(|entry| entry.name.as_str());
+        let folders = entries.iter().filter_map(|entry| entry.name.strip_suffix('/'));
+        names::refuse_collisions(files, folders)
             .map_err(|wrong| Finding::new("zip_name_collision", wrong.path, wrong.expected, wrong.found))?;
         tile(&file, &end, &mut entries)?;
         let total: u64 = entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add);

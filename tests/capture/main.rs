@@ -1,5 +1,8 @@
 //! The capture on the real kernel: what small programs do, and what the recorder says they did.
 
+mod effects;
+mod load;
+mod oddities;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

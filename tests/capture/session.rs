@@ -148,6 +148,37 @@ pub fn compile(folder: &Path, name: &str, source: &str, flags: &[&str]) -> PathB
     program
 }
 
+/// A measured C program: compiled with `programs/say.h`, run in `session`, with what it said it did (`W` is the work folder).
+pub fn program(session: &Session, source: &str, flags: &[&str]) -> PathBuf {
+    let folder = session.spool.path();
+    std::fs::write(folder.join("say.h"), include_str!("programs/say.h")).unwrap();
+    compile(folder, "program", source, flags)
+}
+
+/// Runs `program` under a fresh recorder; gives the recording and the lines that the program said.
+pub fn record(session: &Session, command: &mut Command) -> (Recording, Vec<String>) {
+    let recorder = session.arm(&session.options());
+    record_with(session, recorder, command)
+}
+
+/// The same with a recorder that is armed already.
+pub fn record_with(session: &Session, recorder: Recorder, command: &mut Command) -> (Recording, Vec<String>) {
+    let output = session.spool.path().join("output");
+    command.stdout(std::fs::File::create(&output).unwrap());
+    let recording = session.measure(recorder, command);
+    let folder = session.folder();
+    let said = std::fs::read_to_string(output).unwrap();
+    (
+        recording,
+        said.lines()
+            .map(|line| {
+                line.replace("W/", &format!("{}/", folder.display()))
+                    .replace(" W ", &format!(" {} ", folder.display()))
+            })
+            .collect(),
+    )
+}
+
 /// Effects on files and addresses in the words that a test states them in: `syscall value [-> target] = return`.
 pub fn lines(effects: &[Effect]) -> Vec<String> {
     let quiet = [Operation::Fork, Operation::Exit, Operation::CgroupAttach];

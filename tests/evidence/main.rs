@@ -3,6 +3,7 @@
 mod archives;
 mod assembling;
 mod correlating;
+mod diffing;
 mod filtering;
 mod fixtures;
 mod kernel_events;

@@ -136,3 +136,27 @@ fn a_folder_with_other_files_is_never_replaced() {
     assert_eq!(error.code(), Code::PackOutExists);
     assert!(out.join("thesis.txt").exists());
 }
+
+#[test]
+fn a_root_that_other_kernel_programs_measured_is_not_packed_with_these() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    failing_root(&root);
+    put(&root, "run.json", r#"{"gates":["kernel-only"],"object_sha256":"sha256:00"}"#);
+    let error = pack::build(&root, &folder.path().join("out"), None, &provenance()).unwrap_err();
+    assert_eq!((error.code(), error.place()), (Code::PackRootInvalid, Some("run.json#/object_sha256")));
+}
+
+#[test]
+fn a_dirty_checkout_earns_no_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    crate::fixture::passed_root(&root);
+    let out = folder.path().join("out");
+    assert!(pack::build(&root, &out, None, &provenance()).unwrap().claims.claim.earned);
+    let record = std::fs::read_to_string(root.join("run.json")).unwrap();
+    put(&root, "run.json", record.replacen('{', r#"{"source":{"dirty":true},"#, 1));
+    let claim = pack::build(&root, &out, None, &provenance()).unwrap().claims.claim;
+    assert!(!claim.earned);
+    assert_eq!(claim.reasons, ["the checkout had uncommitted changes"]);
+}

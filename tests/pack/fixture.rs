@@ -50,3 +50,95 @@ pub fn run_record(root: &Path, gates: &[&str]) {
     });
     put(root, "run.json", record.to_string());
 }
+
+/// Key of the gate in [`passed_root`].
+pub const GATE: &str = "openai-agents-hidden-write";
+/// Its archives.
+pub const ARCHIVE: &str = "runner-kernel-only.tar.gz";
+
+/// A root whose one gate passed three times, with the review rows of its scenario.
+pub fn passed_root(root: &Path) {
+    use crate::run;
+    use assay_gates::evidence::archive::member;
+    use assay_gates::evidence::{Archive, KernelSet};
+    use assay_gates::judge::{ArchiveRef, GateVerdict, RunArtifacts, RunVerdict, compare};
+
+    run_record(root, &[GATE]);
+    let gate = root.join("gates").join(GATE);
+    let mut runs = Vec::new();
+    let mut artifacts = Vec::new();
+    for number in 1..=3_u32 {
+        let folder = gate.join(format!("run-{number}"));
+        let written = run::assembled(&folder, &run::summary(), run::effects(), &run::logs()).unwrap();
+        put(&folder, "stdout.log", "done\n");
+        let archive = Archive::open(&folder.join(ARCHIVE)).unwrap();
+        let set: KernelSet =
+            serde_json::from_slice(&std::fs::read(folder.join("kernel_set.json")).unwrap()).unwrap();
+        let json = |name: &str| serde_json::from_slice(archive.member(name).unwrap()).unwrap();
+        let text = |name: &str| String::from_utf8(archive.member(name).unwrap().to_vec()).unwrap();
+        artifacts.push(RunArtifacts {
+            health: json(member::HEALTH),
+            surface: json(member::SURFACE),
+            correlation: json(member::CORRELATION),
+            kernel_set: serde_json::to_value(set).unwrap(),
+            policy: text(member::POLICY),
+            sdk: text(member::SDK),
+        });
+        runs.push(RunVerdict {
+            run: number,
+            passed: true,
+            exit_code: Some(0),
+            signal: None,
+            timed_out: false,
+            interrupted: false,
+            effects: written.effects,
+            kernel_events: written.kernel_events,
+            lost: 0,
+            complete: true,
+            incomplete_because: Vec::new(),
+            elapsed_ms: 12,
+            archive: Some(ArchiveRef {
+                path: format!("gates/{GATE}/run-{number}/{ARCHIVE}"),
+                sha256: written.sha256.to_string(),
+                bytes: written.bytes,
+            }),
+            assertions: Vec::new(),
+        });
+    }
+    let verdict = GateVerdict::conclude(GATE, 3, runs, Some(compare(&artifacts).unwrap()), Vec::new(), 40);
+    assert!(verdict.passed(), "{:?}", verdict.reasons);
+    put(&gate, "verdict.json", assay_gates::files::pretty_sorted(&verdict).unwrap());
+    put(&gate, "status.txt", "passed\n");
+    let accepted = "PASS: runner-spike OpenAI Agents kernel+policy acceptance (hidden_write)\n";
+    let agree = "PASS: runner-spike OpenAI Agents kernel+policy three-run determinism\n";
+    put(&gate, "gate.log", format!("run 1\n{accepted}run 2\n{accepted}run 3\n{accepted}{agree}"));
+    let extract = format!("payload/gates/{GATE}/run-1/extract");
+    let join = serde_json::json!({
+        "schema": "assay.observability.join_result.v0",
+        "evidence_refs": [
+            format!("{extract}/layers/kernel.ndjson#seq=1"),
+            format!("{extract}/layers/sdk.ndjson#seq=0"),
+            format!("{extract}/layers/policy.ndjson#seq=0"),
+            format!("{extract}/correlation-report.json#/bindings/0"),
+            format!("payload/gates/{GATE}/run-1/effects.ndjson#seq=3"),
+            "proof-pack-reference.json#/runner_archive_evidence/tool_call_id",
+        ],
+    });
+    put(root, "runs/hidden_write/join-result.json", join.to_string());
+    let reference = serde_json::json!({"runner_archive_evidence": {"tool_call_id": "tc_1"}});
+    put(root, "runs/hidden_write/proof-pack-reference.json", reference.to_string());
+}
+
+/// Copies a folder with everything in it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target)
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}

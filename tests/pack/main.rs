@@ -2,3 +2,8 @@
 
 mod building;
 mod fixture;
+#[path = "../evidence/fixtures.rs"]
+#[expect(dead_code, reason = "shared with the tests of evidence")]
+mod run;
+mod spoiling;
+mod zips;

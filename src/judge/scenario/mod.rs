@@ -176,10 +176,15 @@ fn conclude<'a>(input: &Input<'a>, scenario: &Scenario) -> std::result::Result<S
         let exit = (gate.verdict.status == GateStatus::Passed).then_some(Exit::EvidenceInvalid);
         stops.push(Stop { exit, reason });
     }
-    let measured =
-        gate.verdict.runs.iter().filter(|run| run.passed && run.complete && run.archive.is_some()).count();
-    if gate.runs.len() < 3 || measured != gate.runs.len() {
-        stops.push(incomplete(format!("expected three accepted runs with their archives, found {measured}")));
+    let whole = gate.verdict.runs.iter().filter(|run| run.complete && run.archive.is_some()).count();
+    if gate.runs.len() < 3 || whole != gate.runs.len() {
+        stops.push(incomplete(format!("expected three complete runs with their archives, found {whole}")));
+    }
+    let refused = gate.verdict.runs.iter().filter(|run| !run.passed).count();
+    if refused > 0 {
+        // The gate says so itself, unless its verdict contradicts its runs.
+        let exit = (gate.verdict.status == GateStatus::Passed).then_some(Exit::EvidenceInvalid);
+        stops.push(Stop { exit, reason: format!("{refused} runs were not accepted") });
     }
     if !gate.verdict.determinism.as_ref().is_some_and(|found| found.agree) {
         stops.push(incomplete("the runs were not shown to agree".to_owned()));

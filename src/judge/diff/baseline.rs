@@ -1,0 +1,225 @@
+//! `gates/<id>/baseline.json`: what a repository expects a gate to touch, and how a measured run compares.
+
+use super::effects::{EffectSets, unattributed};
+use super::sets::{SetDiff, SurfaceDiff};
+use crate::error::{Code, Error, Exit, Result};
+use crate::evidence::tool_effects::{Attribution, CountedEffect};
+use crate::evidence::{CapabilitySurface, ToolEffects, strict};
+use crate::files::write_json;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Largest baseline read.
+const MAX_BYTES: u64 = 10 * 1024 * 1024;
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Baseline {
+    /// [`Baseline::SCHEMA`].
+    pub schema: String,
+    /// The gate.
+    pub gate: String,
+    /// Paths of opens.
+    pub filesystem_paths: BTreeSet<String>,
+    /// Peers of connects and sends.
+    pub network_endpoints: BTreeSet<String>,
+    /// Files that were executed.
+    pub process_execs: BTreeSet<String>,
+    /// Tools of decisions.
+    pub mcp_tools: BTreeSet<String>,
+    /// `<decision>:<tool>`.
+    pub policy_decisions: BTreeSet<String>,
+    /// What each tool's calls did, sorted by tool; only calls that had a cgroup of their own.
+    pub tools: Vec<ToolBaseline>,
+}
+
+/// What one tool's calls did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolBaseline {
+    /// The tool.
+    pub tool: String,
+    /// Distinct effects with their counts, sorted.
+    pub effects: Vec<CountedEffect>,
+}
+
+impl Baseline {
+    /// Schema id.
+    pub const SCHEMA: &str = "assay.gates.baseline.v0";
+
+    /// What a measured run would have as its baseline.
+    ///
+    /// # Errors
+    /// `NotComparable` when a call was let through and its effects are not known: a baseline without them would pass
+    /// whatever the call does.
+    pub fn of(gate: &str, surface: &CapabilitySurface, effects: &ToolEffects) -> Result<Self> {
+        if let Some(call) = unattributed(effects) {
+            return Err(Error::new(
+                Code::NotComparable,
+                format!("expected the effects of every call that was let through, found none of {call}"),
+            )
+            .at("tool_effects.json"));
+        }
+        let mut tools: BTreeMap<&str, BTreeMap<CountedEffect, u64>> = BTreeMap::new();
+        for call in effects.calls.iter().filter(|call| call.attribution == Attribution::Exact) {
+            let tool = tools.entry(&call.tool).or_default();
+            for effect in &call.effects {
+                *tool.entry(CountedEffect { count: 0, ..effect.clone() }).or_default() += effect.count;
+            }
+        }
+        Ok(Self {
+            schema: Self::SCHEMA.to_owned(),
+            gate: gate.to_owned(),
+            filesystem_paths: surface.filesystem_paths.clone(),
+            network_endpoints: surface.network_endpoints.clone(),
+            process_execs: surface.process_execs.clone(),
+            mcp_tools: surface.mcp_tools.clone(),
+            policy_decisions: surface.policy_decisions.clone(),
+            tools: tools
+                .into_iter()
+                .map(|(tool, effects)| ToolBaseline {
+                    tool: tool.to_owned(),
+                    effects: effects
+                        .into_iter()
+                        .map(|(effect, count)| CountedEffect { count, ..effect })
+                        .collect(),
+                })
+                .collect(),
+        })
+    }
+
+    /// Reads the baseline of `gate`; `None` when there is none.
+    ///
+    /// # Errors
+    /// `BaselineInvalid`, naming file and difference; `Io`.
+    pub fn read(path: &Path, gate: &str) -> Result<Option<Self>> {
+        use std::io::Read;
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("cannot open the baseline", path, error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|error| Error::io("cannot read the baseline", path, error))?;
+        let wrong = |message: String| {
+            Error::new(Code::BaselineInvalid, message)
+                .at(path.display())
+                .hint(format!("assay-gates run --gate {gate} --update-baseline"))
+        };
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(wrong(format!("expected at most {MAX_BYTES} bytes, found more")));
+        }
+        let baseline: Self = strict::typed(&bytes).map_err(wrong)?;
+        if baseline.schema != Self::SCHEMA {
+            return Err(wrong(format!("expected schema {}, found {}", Self::SCHEMA, baseline.schema)));
+        }
+        if baseline.gate != gate {
+            return Err(wrong(format!("expected the baseline of {gate}, found that of {}", baseline.gate)));
+        }
+        Ok(Some(baseline))
+    }
+
+    /// Writes it for the repository to keep.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        write_json(path, self)
+    }
+
+    /// Compares what was `measured` with what is expected.
+    #[must_use]
+    pub fn compare(&self, measured: &Self) -> BaselineDiff {
+        let effects = |side: &Self| -> BTreeMap<String, Vec<CountedEffect>> {
+            side.tools.iter().map(|tool| (tool.tool.clone(), tool.effects.clone())).collect()
+        };
+        let (expected, found) = (effects(self), effects(measured));
+        let names: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+        let of = |side: &BTreeMap<String, Vec<CountedEffect>>, tool: &str| -> Vec<CountedEffect> {
+            side.get(tool).cloned().unwrap_or_default()
+        };
+        BaselineDiff {
+            schema: BaselineDiff::SCHEMA.to_owned(),
+            gate: self.gate.clone(),
+            surface: SurfaceDiff {
+                filesystem_paths: SetDiff::of(&self.filesystem_paths, &measured.filesystem_paths),
+                network_endpoints: SetDiff::of(&self.network_endpoints, &measured.network_endpoints),
+                process_execs: SetDiff::of(&self.process_execs, &measured.process_execs),
+                mcp_tools: SetDiff::of(&self.mcp_tools, &measured.mcp_tools),
+                policy_decisions: SetDiff::of(&self.policy_decisions, &measured.policy_decisions),
+            },
+            tools: names
+                .into_iter()
+                .map(|tool| ToolChange {
+                    tool: tool.clone(),
+                    effects: EffectSets::of(&of(&expected, tool), &of(&found, tool)),
+                })
+                .collect(),
+        }
+    }
+}
+
+/// `baseline_diff.json`: a measured run compared with the repository's baseline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaselineDiff {
+    /// [`BaselineDiff::SCHEMA`].
+    pub schema: String,
+    /// The gate.
+    pub gate: String,
+    /// The surfaces; `added` is what the baseline lacks.
+    pub surface: SurfaceDiff,
+    /// Each tool of either side, sorted.
+    pub tools: Vec<ToolChange>,
+}
+
+/// What one tool's calls did, compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ToolChange {
+    /// The tool.
+    pub tool: String,
+    /// What its calls did.
+    pub effects: EffectSets,
+}
+
+impl BaselineDiff {
+    /// Schema id.
+    pub const SCHEMA: &str = "assay.gates.baseline_diff.v0";
+
+    /// Something was touched that the baseline lacks. What is no longer touched, or more often, is no growth.
+    #[must_use]
+    pub fn grew(&self) -> bool {
+        self.surface.grew() || self.tools.iter().any(|tool| !tool.effects.added.is_empty())
+    }
+
+    /// Nothing differs.
+    #[must_use]
+    pub fn is_same(&self) -> bool {
+        self.surface.is_same() && self.tools.iter().all(|tool| tool.effects.is_same())
+    }
+
+    /// 10 when the surface grew.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        if self.grew() { Exit::AcceptanceFailed } else { Exit::Passed }
+    }
+
+    /// What the baseline lacks, one line each, for a gate's reasons and log.
+    #[must_use]
+    pub fn growth(&self) -> Vec<String> {
+        let surface = self.surface.categories().into_iter().flat_map(|(category, values)| {
+            values.added.iter().map(move |value| format!("not in the baseline: {category} {value}"))
+        });
+        let tools = self.tools.iter().flat_map(|tool| {
+            tool.effects.added.iter().map(move |effect| {
+                format!("not in the baseline: {} {}", tool.tool, super::show::phrase(effect))
+            })
+        });
+        surface.chain(tools).collect()
+    }
+}

@@ -1,0 +1,283 @@
+//! The archives: opened and recomputed one by one, and held against everything that the pack states of them.
+
+use super::Check;
+use crate::capture::CaptureProof;
+use crate::error::Error;
+use crate::evidence::archive::{examine, member};
+use crate::evidence::filter::{Filter, FilterReport};
+use crate::evidence::kernel::Normaliser;
+use crate::evidence::{Archive, KernelSet, ToolEffects, effects, strict};
+use crate::judge::{self, GateVerdict, RunArtifacts};
+use crate::pack::manifest::{GateRow, GateStatus};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::BufReader;
+use std::path::Path;
+
+/// Largest archive that its own contract allows.
+const ARCHIVE_LIMIT: u64 = 100 * 1024 * 1024;
+
+impl Check<'_> {
+    /// Every archive of every gate, then the references. Gives the number of archives that hold.
+    pub(super) fn evidence(&mut self) -> usize {
+        let mut refs = self.collect_refs();
+        let mut archives = 0;
+        for gate in &self.manifest.gates {
+            let mut runs = Vec::new();
+            let mut run_ids = BTreeSet::new();
+            for row in &gate.archives {
+                let Some(archive) = self.archive(&row.path) else { continue };
+                let folder = row.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+                self.extracted(folder, &archive);
+                self.refs_into_archive(&mut refs, &format!("{folder}/extract"), &archive);
+                let kernel_set = self.details(gate, folder, &archive);
+                run_ids.insert(archive.run_id().to_owned());
+                archives += 1;
+                runs.push(artifacts(&archive, kernel_set));
+            }
+            if run_ids.len() > 1 {
+                self.fault(
+                    "run_id",
+                    format!("payload/gates/{}", gate.gate),
+                    "one run id for all runs of a gate",
+                    run_ids.into_iter().collect::<Vec<_>>().join(", "),
+                );
+            }
+            self.determinism(gate, &runs);
+        }
+        self.refs_into_files(refs);
+        archives
+    }
+
+    fn archive(&mut self, path: &str) -> Option<Archive> {
+        let bytes = match self.source.read(path, ARCHIVE_LIMIT) {
+            Ok(bytes) => bytes,
+            Err(finding) => {
+                self.keep(finding);
+                return None;
+            }
+        };
+        match examine(&bytes) {
+            Ok(archive) => Some(archive),
+            Err(findings) => {
+                for finding in findings {
+                    self.fault(
+                        "archive",
+                        format!("{path}!{}", finding.place),
+                        finding.expected,
+                        finding.found,
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    /// What stands beside an archive is what is in it, byte for byte.
+    fn extracted(&mut self, folder: &str, archive: &Archive) {
+        for name in [
+            member::MANIFEST,
+            member::SURFACE,
+            member::CORRELATION,
+            member::HEALTH,
+            member::POLICY,
+            member::SDK,
+        ] {
+            let path = format!("{folder}/extract/{name}");
+            match self.source.read(&path, ARCHIVE_LIMIT) {
+                Ok(bytes) if archive.member(name) == Some(bytes.as_slice()) => {}
+                Ok(_) => self.fault("extract", path, format!("the bytes of {name} in the archive"), "others"),
+                Err(finding) => self.keep(finding),
+            }
+        }
+    }
+
+    /// The files beyond v0: recomputed from the effects where they follow from them.
+    fn details(&mut self, gate: &GateRow, folder: &str, archive: &Archive) -> Value {
+        let run_id = archive.run_id();
+        let proof: Option<CaptureProof> = self.typed(&format!("{folder}/capture_proof.json"));
+        if let Some(proof) = &proof {
+            let path = format!("{folder}/capture_proof.json");
+            self.equal("capture_proof", &format!("{path}#/run_id"), run_id, &proof.run_id);
+            let broken = proof.invariants.iter().find(|one| !one.held);
+            if proof.complete && (broken.is_some() || !proof.reasons.is_empty()) {
+                self.fault(
+                    "capture_proof",
+                    format!("{path}#/complete"),
+                    "a complete capture without a broken invariant or a reason against it",
+                    broken.map_or_else(|| "a reason".to_owned(), |one| one.name.clone()),
+                );
+            }
+            if gate.status == GateStatus::Passed && !proof.complete {
+                self.fault(
+                    "capture_proof",
+                    format!("{path}#/complete"),
+                    "a complete capture of a gate that passed",
+                    "false",
+                );
+            }
+        }
+        let set: Option<KernelSet> = self.typed(&format!("{folder}/kernel_set.json"));
+        let tools: Option<ToolEffects> = self.typed(&format!("{folder}/tool_effects.json"));
+        let filter: Option<FilterReport> = self.typed(&format!("{folder}/filter.json"));
+        if let Some(set) = &set {
+            self.equal("kernel_set", &format!("{folder}/kernel_set.json#/run_id"), run_id, &set.run_id);
+        }
+        if let Some(filter) = &filter
+            && filter.filter_sha256 != Filter::digest()
+        {
+            self.limits.push(format!(
+                "{folder}: its filter {} is not the one of this build, so its kernel layer could not be recomputed from its effects",
+                filter.filter_sha256
+            ));
+        } else if let Err(error) =
+            self.rederive(folder, archive, set.as_ref(), tools.as_ref(), filter.as_ref())
+        {
+            let place = error.place().unwrap_or(folder).to_owned();
+            self.fault(
+                "effects",
+                place,
+                "effects from which the evidence can be recomputed",
+                error.message(),
+            );
+        }
+        set.and_then(|set| serde_json::to_value(set).ok()).unwrap_or_default()
+    }
+
+    fn rederive(
+        &mut self,
+        folder: &str,
+        archive: &Archive,
+        set: Option<&KernelSet>,
+        tools: Option<&ToolEffects>,
+        filter: Option<&FilterReport>,
+    ) -> Result<(), Error> {
+        let path = format!("{folder}/effects.ndjson");
+        let source = self.source;
+        let open = || {
+            let reader = source.reader(&path).ok()?;
+            Some(effects::read_from(BufReader::new(reader), Path::new(&path), Some(archive.run_id())))
+        };
+        let Some(lines) = open() else {
+            self.fault("effects", path.clone(), "the recorded effects of the run", "none");
+            return Ok(());
+        };
+        let rules = Filter::embedded()?;
+        let mut normaliser = Normaliser::new(archive.run_id(), rules);
+        for effect in lines {
+            normaliser.take(&effect?)?;
+        }
+        let derived = normaliser.finish();
+        if let Some(place) = (0..derived.events.len().max(archive.kernel.len()))
+            .find(|at| derived.events.get(*at) != archive.kernel.get(*at))
+        {
+            self.fault(
+                "effects",
+                format!("{path} and {}, line {}", member::KERNEL, place + 1),
+                "the kernel event that follows from the effects",
+                "another, or none",
+            );
+        }
+        if let Some(set) = set
+            && KernelSet::of(archive.run_id(), &derived.events, &derived.processes) != *set
+        {
+            self.fault(
+                "kernel_set",
+                format!("{folder}/kernel_set.json"),
+                "the set that follows from the effects",
+                "another",
+            );
+        }
+        if let Some(filter) = filter
+            && derived.tally.report(rules, archive.run_id(), derived.events.len() as u64) != *filter
+        {
+            self.fault(
+                "filter",
+                format!("{folder}/filter.json"),
+                "the counts that follow from the effects",
+                "others",
+            );
+        }
+        if let Some(tools) = tools
+            && let Some(lines) = open()
+            && tools.rederived(lines, &archive.policy)? != *tools
+        {
+            self.fault(
+                "tool_effects",
+                format!("{folder}/tool_effects.json"),
+                "the calls that follow from the effects",
+                "others",
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs of a passed gate agree, and the verdict's comparison is the one that the archives give.
+    fn determinism(&mut self, gate: &GateRow, runs: &[RunArtifacts]) {
+        if runs.len() != gate.archives.len() || runs.is_empty() {
+            return;
+        }
+        let path = format!("payload/gates/{}/verdict.json", gate.gate);
+        let compared = match judge::compare(runs) {
+            Ok(compared) => compared,
+            Err(error) => {
+                return self.fault("determinism", path, "runs that can be compared", error.message());
+            }
+        };
+        if gate.status == GateStatus::Passed
+            && let Some(divergence) = &compared.divergence
+        {
+            let [a, b] = divergence.runs;
+            self.fault(
+                "determinism",
+                format!("payload/gates/{}/run-{b}", gate.gate),
+                format!("the same {} as in run {a}", divergence.artifact),
+                "another",
+            );
+        }
+        let verdict: Option<GateVerdict> =
+            self.source.text(&path).ok().and_then(|text| serde_json::from_str(&text).ok());
+        if let Some(stated) = verdict.and_then(|verdict| verdict.determinism)
+            && stated != compared
+        {
+            self.fault(
+                "determinism",
+                format!("{path}#/determinism"),
+                "the comparison that the archives give",
+                "another",
+            );
+        }
+    }
+
+    fn typed<T: DeserializeOwned>(&mut self, path: &str) -> Option<T> {
+        match self.source.text(path) {
+            Ok(text) => match strict::typed(text.as_bytes()) {
+                Ok(value) => Some(value),
+                Err(error) => {
+                    self.fault("detail", path, "a file of its schema", error);
+                    None
+                }
+            },
+            Err(finding) => {
+                self.keep(finding);
+                None
+            }
+        }
+    }
+}
+
+fn artifacts(archive: &Archive, kernel_set: Value) -> RunArtifacts {
+    let json = |name: &str| {
+        archive.member(name).and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
+    };
+    let text = |name: &str| String::from_utf8_lossy(archive.member(name).unwrap_or_default()).into_owned();
+    RunArtifacts {
+        health: json(member::HEALTH),
+        surface: json(member::SURFACE),
+        correlation: json(member::CORRELATION),
+        kernel_set,
+        policy: text(member::POLICY),
+        sdk: text(member::SDK),
+    }
+}

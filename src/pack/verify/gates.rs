@@ -1,0 +1,247 @@
+//! Each gate's row: its files, its log, its verdict, and whether they say the same.
+
+use super::Check;
+use crate::evidence::strict;
+use crate::judge::GateVerdict;
+use crate::pack::build::pass_lines;
+use crate::pack::manifest::{FileRow, GateRow, GateStatus, Role};
+use std::collections::BTreeSet;
+
+/// Runs of a gate that passed.
+const RUNS: usize = 3;
+
+/// Labels of the published gates, as their PASS lines name them.
+const LABELS: [(&str, &str); 5] = [
+    ("kernel-only", "kernel-only"),
+    ("kernel-policy", "kernel+policy"),
+    ("openai-agents-kernel-policy", "OpenAI Agents kernel+policy"),
+    ("openai-agents-hidden-write", "OpenAI Agents kernel+policy"),
+    ("gemini-google-genai-kernel-policy", "Gemini google-genai kernel+policy"),
+];
+
+impl Check<'_> {
+    /// Every gate, and that no file belongs to a gate that has no row.
+    pub(super) fn gates(&mut self) {
+        let mut seen = BTreeSet::new();
+        for (index, gate) in self.manifest.gates.iter().enumerate() {
+            if !seen.insert(gate.gate.as_str()) {
+                self.fault(
+                    "gate_twice",
+                    format!("manifest.json#/gates/{index}"),
+                    "each gate once",
+                    gate.gate.clone(),
+                );
+            }
+            self.gate_files(gate);
+            self.gate_log(gate);
+            self.gate_verdict(gate);
+        }
+        for row in &self.manifest.payload_files {
+            let gate = row
+                .path
+                .strip_prefix("payload/gates/")
+                .and_then(|rest| rest.split_once('/'))
+                .map(|(gate, _)| gate);
+            if let Some(gate) = gate
+                && !seen.contains(gate)
+            {
+                self.fault("gate_unlisted", row.path.clone(), "a gate that the manifest lists", gate);
+            }
+        }
+    }
+
+    /// The rows of a gate are exactly its archives, its selected JSON and its log.
+    fn gate_files(&mut self, gate: &GateRow) {
+        let prefix = format!("payload/gates/{}/", gate.gate);
+        let with = |role: Role| -> Vec<FileRow> {
+            let rows = self.manifest.payload_files.iter();
+            rows.filter(|row| row.path.starts_with(&prefix) && Role::of(&row.path) == role).cloned().collect()
+        };
+        let (archives, json) = (with(Role::RunnerArchive), with(Role::GateJson));
+        let log =
+            self.manifest.payload_files.iter().find(|row| row.path == format!("{prefix}gate.log")).cloned();
+        for (what, expected, found) in [
+            ("archives", &archives, &gate.archives),
+            ("selected_json", &json, &gate.selected_json),
+            ("gate_log", &log.into_iter().collect(), &gate.gate_log.iter().cloned().collect::<Vec<_>>()),
+        ] {
+            if expected != found {
+                let first = expected
+                    .iter()
+                    .zip(found.iter())
+                    .position(|(a, b)| a != b)
+                    .unwrap_or(expected.len().min(found.len()));
+                let shown = |rows: &[FileRow]| {
+                    rows.get(first).map_or_else(
+                        || "no further row".to_owned(),
+                        |row| format!("{} {}", row.path, row.sha256),
+                    )
+                };
+                self.fault("gate_files", format!("{prefix}#{what}/{first}"), shown(expected), shown(found));
+            }
+        }
+        let any = self.manifest.payload_files.iter().any(|row| row.path.starts_with(&prefix));
+        match gate.status {
+            GateStatus::Missing if any => {
+                self.fault("gate_status", prefix, "no file of a gate that is missing", "some")
+            }
+            GateStatus::Passed if gate.archives.len() < RUNS => {
+                self.fault(
+                    "gate_status",
+                    prefix,
+                    format!("at least {RUNS} archives of a gate that passed"),
+                    gate.archives.len().to_string(),
+                );
+            }
+            _ => {}
+        }
+    }
+
+    /// PASS lines are those of the log; a gate that passed has all of them, and only of its own kind.
+    fn gate_log(&mut self, gate: &GateRow) {
+        let path = format!("payload/gates/{}/gate.log", gate.gate);
+        let lines = match &gate.gate_log {
+            Some(_) => match self.source.reader(&path).map(pass_lines) {
+                Ok(Ok(lines)) => lines,
+                Ok(Err(error)) => return self.fault("gate_log", path, "a readable log", error.to_string()),
+                // Said already: the file is missing.
+                Err(_) => return,
+            },
+            None => Vec::new(),
+        };
+        if lines != gate.pass_lines {
+            let at = lines
+                .iter()
+                .zip(&gate.pass_lines)
+                .position(|(a, b)| a != b)
+                .unwrap_or(lines.len().min(gate.pass_lines.len()));
+            let shown =
+                |lines: &[String]| lines.get(at).cloned().unwrap_or_else(|| "no further line".to_owned());
+            self.fault(
+                "pass_lines",
+                format!("manifest.json, gate {}, pass_lines/{at}", gate.gate),
+                shown(&lines),
+                shown(&gate.pass_lines),
+            );
+        }
+        if gate.status == GateStatus::Passed
+            && let Err((expected, found)) = all_passed(&gate.gate, &lines, gate.archives.len())
+        {
+            self.fault("gate_status", path, expected, found);
+        }
+    }
+
+    /// `verdict.json` says the same as the row.
+    fn gate_verdict(&mut self, gate: &GateRow) {
+        let path = format!("payload/gates/{}/verdict.json", gate.gate);
+        if !self.source.members().contains_key(&path) {
+            if gate.status == GateStatus::Passed {
+                self.fault("gate_verdict", path, "the verdict of a gate that passed", "none");
+            }
+            return;
+        }
+        let verdict: GateVerdict = match self.source.text(&path).map(|text| strict::typed(text.as_bytes())) {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) => return self.fault("gate_verdict", path, "a verdict of its schema", error),
+            Err(finding) => return self.keep(finding),
+        };
+        self.equal("gate_verdict", &format!("{path}#/schema"), "assay.gates.verdict.v0", &verdict.schema);
+        self.equal("gate_verdict", &format!("{path}#/gate"), gate.gate.as_str(), &verdict.gate);
+        // A pack may downgrade (passed without archives is incomplete), never upgrade.
+        let word = verdict.status.word();
+        if word != gate.status.as_str() && gate.status != GateStatus::Incomplete {
+            self.fault("gate_status", format!("{path}#/status"), gate.status.as_str(), word);
+        }
+        if gate.status == GateStatus::Passed {
+            self.passed_verdict(gate, &verdict, &path);
+        }
+        for (index, run) in verdict.runs.iter().enumerate() {
+            let Some(archive) = &run.archive else { continue };
+            let place = format!("{path}#/runs/{index}/archive");
+            if !archive.path.contains(&format!("/run-{}/", run.run)) {
+                self.fault(
+                    "gate_verdict",
+                    place.clone(),
+                    format!("the archive of run {}", run.run),
+                    archive.path.clone(),
+                );
+            }
+            match gate.archives.iter().find(|row| row.path == format!("payload/{}", archive.path)) {
+                Some(row) => {
+                    self.equal("gate_verdict", &place, row.sha256.to_string().as_str(), &archive.sha256);
+                    self.equal("gate_verdict", &place, &row.bytes, &archive.bytes);
+                }
+                None => self.fault("gate_verdict", place, "an archive of this gate", archive.path.clone()),
+            }
+        }
+    }
+
+    fn passed_verdict(&mut self, gate: &GateRow, verdict: &GateVerdict, path: &str) {
+        self.equal("gate_verdict", &format!("{path}#/exit"), &0, &verdict.exit);
+        self.equal("gate_verdict", &format!("{path}#/runs"), &gate.archives.len(), &verdict.runs.len());
+        if let Some(reason) = verdict.reasons.first() {
+            self.fault(
+                "gate_verdict",
+                format!("{path}#/reasons"),
+                "no reason against a gate that passed",
+                reason.clone(),
+            );
+        }
+        if !verdict.determinism.as_ref().is_some_and(|determinism| determinism.agree) {
+            self.fault("gate_verdict", format!("{path}#/determinism/agree"), "true", "another");
+        }
+        for (index, run) in verdict.runs.iter().enumerate() {
+            let place = format!("{path}#/runs/{index}");
+            if !run.passed
+                || !run.complete
+                || run.lost != 0
+                || run.timed_out
+                || run.interrupted
+                || run.archive.is_none()
+            {
+                self.fault(
+                    "gate_verdict",
+                    place.clone(),
+                    "a complete run that passed and left an archive",
+                    "another",
+                );
+            }
+            if let Some(assertion) = run.assertions.iter().find(|assertion| !assertion.held) {
+                self.fault("gate_verdict", place, "assertions that held", assertion.name.clone());
+            }
+        }
+    }
+}
+
+/// `PASS: runner-spike <label> acceptance[ (<scenario>)]` once for each run, then one line on their agreement.
+fn all_passed(gate: &str, lines: &[String], runs: usize) -> Result<(), (String, String)> {
+    let told = |line: Option<&String>| line.cloned().unwrap_or_else(|| "no further line".to_owned());
+    let wrong = |expected: &str, line: Option<&String>| Err((expected.to_owned(), told(line)));
+    if lines.len() != runs + 1 {
+        return Err((format!("{} PASS lines of a gate that passed", runs + 1), lines.len().to_string()));
+    }
+    let (last, accepted) = match lines.split_last() {
+        Some(split) => split,
+        None => return wrong("PASS lines", None),
+    };
+    let label =
+        last.strip_prefix("PASS: runner-spike ").and_then(|rest| rest.strip_suffix(" three-run determinism"));
+    let Some(label) = label else {
+        return wrong("PASS: runner-spike <label> three-run determinism", Some(last));
+    };
+    if let Some((_, expected)) = LABELS.iter().find(|(known, _)| *known == gate)
+        && *expected != label
+    {
+        return wrong(&format!("PASS: runner-spike {expected} three-run determinism"), Some(last));
+    }
+    let head = format!("PASS: runner-spike {label} acceptance");
+    for line in accepted {
+        let tail = line.strip_prefix(&head);
+        if !tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(" (") && tail.ends_with(')'))
+            || Some(line) != accepted.first()
+        {
+            return wrong(&head, Some(line));
+        }
+    }
+    Ok(())
+}

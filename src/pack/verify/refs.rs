@@ -1,0 +1,241 @@
+//! Evidence references: `path#seq=N` names a line of NDJSON, `path#/pointer` a value of JSON, `path` a file.
+//!
+//! A path is relative to the pack when it begins with `payload/`, else to the folder of the file that refers. Members of an
+//! archive that a pack does not carry by themselves are looked up in the archive.
+
+use super::Check;
+use crate::evidence::Archive;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+
+/// Longest line of NDJSON that a reference can lead to.
+const LINE: u64 = 1024 * 1024;
+/// Most references of a pack.
+const MOST: usize = 20_000;
+
+/// References by the file that they lead into.
+#[derive(Default)]
+pub(super) struct Refs {
+    by_target: BTreeMap<String, Vec<Ref>>,
+}
+
+struct Ref {
+    from: String,
+    text: String,
+    fragment: Fragment,
+}
+
+#[derive(Clone)]
+enum Fragment {
+    Whole,
+    Line(u64),
+    Pointer(String),
+}
+
+impl Check<'_> {
+    /// Every reference in the review rows.
+    pub(super) fn collect_refs(&mut self) -> Refs {
+        let mut refs = Refs::default();
+        let mut count = 0;
+        let files: Vec<String> = self
+            .manifest
+            .payload_files
+            .iter()
+            .map(|row| row.path.clone())
+            .filter(|path| path.starts_with("payload/runs/") && path.ends_with(".json"))
+            .collect();
+        for from in files {
+            let value: Value =
+                match self.source.text(&from).map(|text| crate::evidence::strict::value(text.as_bytes())) {
+                    Ok(Ok(value)) => value,
+                    Ok(Err(error)) => {
+                        self.fault("review_row", from, "JSON", error);
+                        continue;
+                    }
+                    Err(finding) => {
+                        self.keep(finding);
+                        continue;
+                    }
+                };
+            let mut found = Vec::new();
+            gather(&value, &mut found);
+            for text in found {
+                count += 1;
+                if count > MOST {
+                    return self.too_many(refs, &from);
+                }
+                match parse(&from, &text) {
+                    Ok((target, fragment)) => {
+                        let one = Ref { from: from.clone(), text, fragment };
+                        refs.by_target.entry(target).or_default().push(one);
+                    }
+                    Err(expected) => self.fault("evidence_ref", from.clone(), expected, text),
+                }
+            }
+        }
+        refs
+    }
+
+    fn too_many(&mut self, refs: Refs, from: &str) -> Refs {
+        self.fault("evidence_ref", from, format!("at most {MOST} references"), "more");
+        refs
+    }
+
+    /// Resolves what leads into members of this run's archive that stand nowhere else.
+    pub(super) fn refs_into_archive(&mut self, refs: &mut Refs, extract: &str, archive: &Archive) {
+        let prefix = format!("{extract}/");
+        let targets: Vec<String> =
+            refs.by_target.keys().filter(|target| target.starts_with(&prefix)).cloned().collect();
+        for target in targets {
+            if self.source.members().contains_key(&target) {
+                continue;
+            }
+            if let Some(bytes) = archive.member(&target[prefix.len()..])
+                && let Some(wanted) = refs.by_target.remove(&target)
+            {
+                self.resolve(&target, &wanted, bytes);
+            }
+        }
+    }
+
+    /// Resolves the rest: files of the pack.
+    pub(super) fn refs_into_files(&mut self, refs: Refs) {
+        let source = self.source;
+        for (target, wanted) in refs.by_target {
+            match source.reader(&target) {
+                Ok(reader) => self.resolve(&target, &wanted, reader),
+                Err(_) => {
+                    for one in &wanted {
+                        self.fault(
+                            "evidence_ref",
+                            one.from.clone(),
+                            format!("{} to lead to a file", one.text),
+                            "none there",
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn resolve(&mut self, target: &str, wanted: &[Ref], content: impl Read) {
+        let lines: BTreeSet<u64> = wanted
+            .iter()
+            .filter_map(|one| if let Fragment::Line(seq) = one.fragment { Some(seq) } else { None })
+            .collect();
+        let pointers = wanted.iter().any(|one| matches!(one.fragment, Fragment::Pointer(_)));
+        let (mut present, mut value) = (BTreeSet::new(), Value::Null);
+        if !lines.is_empty() {
+            present = lines_with(&lines, content);
+        } else if pointers {
+            let mut text = Vec::new();
+            let limit = crate::pack::source::TEXT_LIMIT;
+            if content.take(limit).read_to_end(&mut text).is_ok() {
+                value = crate::evidence::strict::value(&text).unwrap_or_default();
+            }
+        }
+        for one in wanted {
+            let found = match &one.fragment {
+                Fragment::Whole => true,
+                Fragment::Line(seq) => present.contains(seq),
+                Fragment::Pointer(pointer) => lines.is_empty() && value.pointer(pointer).is_some(),
+            };
+            if !found {
+                self.fault(
+                    "evidence_ref",
+                    one.from.clone(),
+                    format!("{} to lead to something", one.text),
+                    format!("no such place in {target}"),
+                );
+            }
+        }
+    }
+}
+
+fn gather(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match value {
+                    Value::Array(items) if key == "evidence_refs" => {
+                        found.extend(
+                            items
+                                .iter()
+                                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)),
+                        );
+                    }
+                    other => gather(other, found),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| gather(item, found)),
+        _ => {}
+    }
+}
+
+/// Where a reference leads: a path within the pack, and a place in that file.
+fn parse(from: &str, text: &str) -> Result<(String, Fragment), &'static str> {
+    let (path, fragment) =
+        text.split_once('#').map_or((text, None), |(path, fragment)| (path, Some(fragment)));
+    let target = if path.starts_with("payload/") {
+        path.to_owned()
+    } else {
+        let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+        format!("{folder}/{path}")
+    };
+    if crate::pack::names::check(&target).is_err() {
+        return Err("a reference to a path within the pack");
+    }
+    let fragment = match fragment {
+        None => Fragment::Whole,
+        Some(pointer) if pointer.is_empty() || pointer.starts_with('/') => {
+            Fragment::Pointer(pointer.to_owned())
+        }
+        Some(other) => match other.strip_prefix("seq=").and_then(|seq| seq.parse().ok()) {
+            Some(seq) => Fragment::Line(seq),
+            None => return Err("#seq=<number> or #/<pointer> after the path"),
+        },
+    };
+    Ok((target, fragment))
+}
+
+/// Which of the sequence numbers stand in the lines of `content`.
+fn lines_with(wanted: &BTreeSet<u64>, content: impl Read) -> BTreeSet<u64> {
+    #[derive(serde::Deserialize)]
+    struct Numbered {
+        seq: u64,
+    }
+    let mut reader = BufReader::new(content);
+    let mut found = BTreeSet::new();
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return found,
+            Ok(_) => {}
+        }
+        if let Ok(Numbered { seq }) = serde_json::from_slice(&line)
+            && wanted.contains(&seq)
+        {
+            found.insert(seq);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reference_leads_within_the_pack_or_nowhere() {
+        let from = "payload/runs/hidden_write/join-result.json";
+        let (target, _) = parse(from, "proof-pack-reference.json#/a/b").unwrap();
+        assert_eq!(target, "payload/runs/hidden_write/proof-pack-reference.json");
+        for bad in
+            ["../x#/a", "payload/../../etc/passwd", "/etc/passwd", "payload/a#seq=x", "payload/a#b", ""]
+        {
+            assert!(parse(from, bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! What programs do to escape, and what breaks a recorder: each ends in an incomplete recording with the right reason, or in a typed record.
+
+use crate::session::{Session, complete, effects, lines, outcome, program, reasons, record, record_with};
+use crate::support;
+use assay_gates::capture::{ArmOptions, Budget, Effect, Operation, PathState, Recording, Sabotage};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+const ODD: &str = include_str!("programs/odd.c");
+
+fn odd(what: &[&str], prepare: impl FnOnce(&Session, &mut Command)) -> (Recording, Vec<String>, Session) {
+    let session = Session::new();
+    let image = program(&session, ODD, &["-static", "-pthread"]);
+    let mut command = Command::new(image);
+    command.args(what);
+    prepare(&session, &mut command);
+    let (recording, said) = record(&session, &mut command);
+    (recording, said, session)
+}
+
+fn nothing(_: &Session, _: &mut Command) {}
+
+fn after_exec(recording: &Recording) -> Vec<Effect> {
+    effects(recording).into_iter().skip_while(|effect| effect.operation != Operation::Exec).skip(1).collect()
+}
+
+#[test]
+fn a_call_that_seccomp_denies_is_a_record_of_its_own_kind() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, said, _session) = odd(&["seccomp"], nothing);
+    complete(&recording);
+    let found = after_exec(&recording);
+    assert_eq!(lines(&found), said);
+    assert_eq!(found[0].operation, Operation::ExitWithoutEnter);
+}
+
+#[test]
+fn an_ia32_call_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, said, session) = odd(&["int80"], nothing);
+    let worked = session.folder().join("by-int80").exists();
+    // A kernel without ia32 kills the program instead; then there was no such call.
+    if said.is_empty() {
+        assert!(!worked && recording.summary.outcome.signal.is_some());
+        return;
+    }
+    assert!(worked);
+    assert_eq!(reasons(&recording), ["foreign_abi_syscall"]);
+    let marks: Vec<Vec<String>> = after_exec(&recording)
+        .into_iter()
+        .filter(|effect| effect.operation == Operation::ForeignAbi)
+        .map(|effect| effect.marks)
+        .collect();
+    assert_eq!(marks, [["ia32"]]);
+}
+
+#[test]
+fn a_core_dump_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, _, _session) = odd(&["core"], nothing);
+    assert_eq!(recording.summary.outcome.signal, Some(libc::SIGABRT));
+    let end = effects(&recording).pop().unwrap();
+    if end.return_value == Some(i64::from(libc::SIGABRT)) {
+        return; // this machine's core pattern lets nobody dump
+    }
+    assert_eq!(reasons(&recording), ["core_dumped"]);
+}
+
+#[test]
+fn a_file_on_a_detached_mount_is_not_given_a_path_of_the_tree() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let image = program(&session, ODD, &["-static", "-pthread"]);
+    std::fs::create_dir(session.work.path().join("mounted")).unwrap();
+    let mut command = Command::new(image);
+    command.arg("detached");
+    // SAFETY: system calls only.
+    unsafe {
+        command.pre_exec(|| {
+            use nix::mount::{MsFlags, mount};
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)?;
+            mount(Some("none"), "mounted", Some("tmpfs"), MsFlags::empty(), None::<&str>).map_err(Into::into)
+        });
+    }
+    let (recording, said) = record(&session, &mut command);
+    assert_eq!(reasons(&recording), ["path_detached"]);
+    let open = after_exec(&recording)
+        .into_iter()
+        .filter(|effect| effect.operation == Operation::Open)
+        .last()
+        .unwrap();
+    assert_eq!(vec![format!("openat = {}", open.return_value.unwrap())], said);
+    assert_eq!(open.path.unwrap().state, PathState::Detached);
+}
+
+#[test]
+fn a_path_that_changes_under_a_call_is_marked() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, said, session) = odd(&["toctou"], nothing);
+    let fifo = session.folder().join("fifo");
+    let opens: Vec<Effect> = after_exec(&recording)
+        .into_iter()
+        .filter(|effect| {
+            effect.operation == Operation::Open
+                && effect.path.as_ref().unwrap().value == fifo.to_str().unwrap()
+        })
+        .collect();
+    assert_eq!(opens.len(), 2);
+    let fooled =
+        opens.iter().find(|open| open.path.as_ref().unwrap().requested.as_deref() == Some("other")).unwrap();
+    assert_eq!(fooled.marks, ["toctou_suspect"]);
+    assert_eq!(vec![format!("openat = {}", fooled.return_value.unwrap())], said);
+}
+
+#[test]
+fn paths_in_a_chroot_are_those_of_the_mount_namespace() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, said, _session) = odd(&["chroot"], nothing);
+    let found: Vec<String> =
+        lines(&after_exec(&recording)).into_iter().filter(|line| line.contains("/f")).collect();
+    complete(&recording);
+    assert_eq!(found, said);
+}
+
+#[test]
+fn a_child_that_is_born_into_another_cgroup_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let elsewhere = Session::new();
+    let (recording, said, session) = odd(&["out", elsewhere.cgroup.to_str().unwrap()], nothing);
+    assert_eq!(said, ["clone3 = 1"]);
+    assert!(session.folder().join("unseen").exists());
+    assert_eq!(reasons(&recording), ["task_lost", "task_born_outside"]);
+    assert!(!recording.summary.cgroup_clean);
+}
+
+#[test]
+fn a_task_that_somebody_moves_out_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, session) = moved(|session, pid| {
+        let elsewhere = session.cgroup.parent().unwrap().join("cgroup.procs");
+        std::fs::write(elsewhere, pid.to_string()).unwrap();
+    });
+    assert!(session.folder().join("after").exists());
+    let reasons = reasons(&recording);
+    assert!(reasons.contains(&"task_moved".to_owned()), "{reasons:?}");
+    assert!(!recording.summary.cgroup_clean);
+}
+
+#[test]
+fn a_task_that_the_driver_moves_within_the_session_stays_recorded() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, session) = moved(|session, pid| {
+        let call = session.cgroup.join("call");
+        std::fs::create_dir(&call).unwrap();
+        std::fs::write(call.join("cgroup.procs"), pid.to_string()).unwrap();
+    });
+    let found = complete(&recording);
+    let after = session.folder().join("after");
+    let effect = found
+        .iter()
+        .find(|effect| effect.path.as_ref().is_some_and(|path| path.value == after.to_str().unwrap()))
+        .unwrap();
+    assert_ne!(Some(effect.cgroup_id), recording.summary.session_cgroup_id);
+    let moves: Vec<Option<String>> = found
+        .iter()
+        .filter(|effect| effect.operation == Operation::CgroupAttach)
+        .map(|effect| effect.detail.clone())
+        .collect();
+    assert_eq!(moves.last().unwrap().as_deref(), Some("by=driver"));
+}
+
+/// A program that waits, is moved by `act`, and then opens a file.
+fn moved(act: impl FnOnce(&Session, u32)) -> (Recording, Session) {
+    let session = Session::new();
+    let image = program(&session, ODD, &["-static", "-pthread"]);
+    let recorder = session.arm(&session.options());
+    let mut command = Command::new(image);
+    command.arg("wait").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = session.enter(&mut command).spawn().unwrap();
+    let mut ready = [0; 6];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+    act(&session, child.id());
+    drop(child.stdin.take());
+    let status = child.wait().unwrap();
+    session.wait_empty();
+    (recorder.finish(outcome(status), Vec::new()).unwrap(), session)
+}
+
+#[test]
+fn reaching_a_process_outside_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let mut outside = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+    let (recording, said, _session) = odd(&["trace", &outside.id().to_string()], nothing);
+    outside.kill().unwrap();
+    outside.wait().unwrap();
+    assert_eq!(said, ["ptrace = 0"]);
+    assert_eq!(reasons(&recording), ["process_outside_reached"]);
+}
+
+#[test]
+fn a_bpf_call_that_succeeds_makes_the_recording_incomplete() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, said, _session) = odd(&["bpf"], nothing);
+    assert_eq!(said, ["bpf = 1"]);
+    assert_eq!(reasons(&recording), ["bpf_call_succeeded"]);
+}
+
+/// A shell that forks and opens a lot, under a recorder that is broken on purpose.
+fn broken(options: impl FnOnce(&mut ArmOptions), detach: Option<&str>) -> Recording {
+    let session = Session::new();
+    let mut chosen = session.options();
+    options(&mut chosen);
+    let mut recorder = session.arm(&chosen);
+    if let Some(program) = detach {
+        recorder.sabotage_detach(program).unwrap();
+    }
+    let script = "i=0; while [ $i -lt 60 ]; do (: < /etc/passwd); i=$((i+1)); done";
+    record_with(&session, recorder, Command::new("/bin/sh").args(["-c", script])).0
+}
+
+#[test]
+fn a_ring_that_overflows_is_counted_to_the_last_record() {
+    if !support::need_root() {
+        return;
+    }
+    let recording = broken(
+        |options| {
+            options.ring_bytes = 4096;
+            options.sabotage = Sabotage { stalled_consumer: true, ..Sabotage::default() };
+        },
+        None,
+    );
+    let reasons = reasons(&recording);
+    assert_eq!(reasons.first().map(String::as_str), Some("end_canary_broken"));
+    assert!(reasons.contains(&"records_dropped".to_owned()), "{reasons:?}");
+    let kept = recording.effects().unwrap().count() as u64;
+    assert!(
+        recording.summary.ringbuf_drops > 60 * 3 && kept < 60,
+        "{} dropped, {kept} kept",
+        recording.summary.ringbuf_drops
+    );
+    // Each task: birth, one open, end. What was kept and what was dropped is everything that happened.
+    let hooks = &recording.summary.hooks;
+    let opens = hooks["openat"].emitted + hooks["openat"].dropped;
+    assert!((63..=66).contains(&opens), "{opens} opens of 60 by the script, two of the loader, canaries'");
+    assert_eq!(hooks["birth"].emitted + hooks["birth"].dropped, 60 + 2);
+}
+
+#[test]
+fn each_program_that_is_gone_is_noticed() {
+    if !support::need_root() {
+        return;
+    }
+    for (program, reason) in [
+        ("on_enter", "end_canary_broken"),
+        ("on_exit", "end_canary_broken"),
+        ("on_birth", "end_canary_broken"),
+        ("on_death", "end_canary_broken"),
+        ("on_exec", "end_canary_broken"),
+        ("on_attach", "end_canary_broken"),
+        ("on_connect4", "end_canary_broken"),
+        ("on_bind4", "end_canary_broken"),
+        ("on_sendmsg4", "end_canary_broken"),
+    ] {
+        let reasons = reasons(&broken(|_| {}, Some(program)));
+        assert!(reasons.contains(&reason.to_owned()), "{program}: {reasons:?}");
+    }
+}
+
+#[test]
+fn a_hook_that_the_kernel_lacks_is_named() {
+    if !support::need_root() {
+        return;
+    }
+    let recording = broken(|options| options.sabotage.missing_hook = Some("on_exec"), None);
+    let reasons = &recording.summary.proof.reasons;
+    assert!(
+        reasons.iter().any(|reason| reason.starts_with("hook_missing") && reason.contains("on_exec")),
+        "{reasons:#?}"
+    );
+    let environment = &recording.summary.proof.environment;
+    assert!(environment["hook.on_exec"].starts_with("missing:"), "{environment:#?}");
+}
+
+#[test]
+fn a_kernel_without_the_essential_hooks_is_refused() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let mut options = session.options();
+    options.sabotage.missing_hook = Some("on_enter");
+    let error = assay_gates::capture::Recorder::arm(&options).err().unwrap();
+    assert_eq!((error.code().name(), error.exit().code()), ("AG302", 40));
+}
+
+#[test]
+fn a_record_lost_in_user_space_is_noticed() {
+    if !support::need_root() {
+        return;
+    }
+    let reasons = reasons(&broken(|options| options.sabotage.lose_a_record = true, None));
+    assert!(reasons.contains(&"records_not_kept".to_owned()), "{reasons:?}");
+    assert!(reasons.contains(&"begin_canary_broken".to_owned()), "{reasons:?}");
+}
+
+#[test]
+fn a_budget_that_is_used_up_is_named() {
+    if !support::need_root() {
+        return;
+    }
+    let recording = broken(|options| options.budget = Budget { records: 50, bytes: 1 << 20 }, None);
+    assert!(reasons(&recording).contains(&"budget_exceeded".to_owned()));
+    assert_eq!(recording.summary.ringbuf_drops, 0);
+}
+
+#[test]
+fn a_cgroup_that_is_in_use_is_not_fresh() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let mut early = Command::new("/bin/cat");
+    let mut early = session.enter(early.stdin(Stdio::piped()).stdout(Stdio::null())).spawn().unwrap();
+    let recorder = session.arm(&session.options());
+    let mut input = early.stdin.take().unwrap();
+    input.write_all(b"x").unwrap();
+    drop(input);
+    early.wait().unwrap();
+    let recording = session.measure(recorder, &mut Command::new("/bin/true"));
+    let reasons = reasons(&recording);
+    assert_eq!(reasons.first().map(String::as_str), Some("cgroup_not_fresh"));
+    assert!(reasons.contains(&"task_sequence_broken".to_owned()), "a task without a birth: {reasons:?}");
+    assert!(!recording.summary.cgroup_clean);
+}
+
+#[test]
+fn a_tree_that_is_still_there_is_never_called_complete() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let recorder = session.arm(&session.options());
+    let mut command = Command::new("/bin/cat");
+    let mut child = session.enter(command.stdin(Stdio::piped()).stdout(Stdio::null())).spawn().unwrap();
+    let recording = recorder.finish(outcome(std::process::ExitStatus::default()), Vec::new()).unwrap();
+    let reasons = reasons(&recording);
+    assert_eq!(reasons.first().map(String::as_str), Some("tree_not_gone"));
+    assert!(reasons.contains(&"task_lost".to_owned()), "{reasons:?}");
+    drop(child.stdin.take());
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_folder_that_is_no_cgroup_is_refused() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let options = ArmOptions::new("run_test", folder.path(), folder.path());
+    let error = assay_gates::capture::Recorder::arm(&options).err().unwrap();
+    assert_eq!((error.code().name(), error.exit().code()), ("AG303", 40));
+}

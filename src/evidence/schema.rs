@@ -29,6 +29,8 @@ schemas! {
     "assay.gates.kernel_set.v0",
     "assay.gates.lane.v0",
     "assay.gates.lane_proof.v0",
+    "assay.gates.policy.v0",
+    "assay.gates.tool_decision.v0",
     "assay.gates.tool_effects.v0",
     "assay.gates.verification.v0",
     "assay.runner.archive_manifest.v0",

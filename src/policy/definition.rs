@@ -156,14 +156,17 @@ fn line_of(text: &str, key: &str) -> usize {
     found.map_or(1, |at| at + 1)
 }
 
-/// The JSON Schema of the policy file, as `proof-pack/schemas/policy.v0.json` carries it.
+/// The JSON Schema of the policy file, as `proof-pack/schemas/assay.gates.policy.v0.json` carries it.
 ///
 /// # Errors
 /// `Internal` when it can't be serialised.
 pub fn policy_json_schema() -> Result<String> {
     let mut schema = schemars::schema_for!(Definition);
-    schema.insert("$id".to_owned(), "https://assay-gates.github.io/schemas/policy.v0.json".into());
-    schema.insert("title".to_owned(), POLICY_SCHEMA.into());
+    schema.insert("$id".to_owned(), POLICY_SCHEMA.into());
+    schema.insert(
+        "title".to_owned(),
+        "policy.yaml: which tools may be called, and with which arguments".into(),
+    );
     crate::files::pretty_sorted(&schema)
 }
 

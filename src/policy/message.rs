@@ -80,6 +80,18 @@ pub(super) struct Malformed {
     pub(super) call: Option<Option<String>>,
 }
 
+/// The tool call that a line (without its line feed) is; none when it is something else that may pass.
+///
+/// # Errors
+/// Why the line must not reach a server: it can be read in more than one way, or in none.
+pub fn classify(line: &[u8]) -> Result<Option<Call>, String> {
+    match read(line) {
+        Ok(Message::Call(call, _)) => Ok(Some(call)),
+        Ok(_) => Ok(None),
+        Err(malformed) => Err(malformed.message),
+    }
+}
+
 /// Reads one line, without its line feed.
 pub(super) fn read(line: &[u8]) -> Result<Message, Malformed> {
     let body = line.strip_suffix(b"\r").unwrap_or(line);

@@ -28,5 +28,5 @@ pub use decision::{Basis, Decision, Outcome, Reason};
 pub use definition::{Default, Definition, POLICY_SCHEMA, Policy, Tools, policy_json_schema};
 pub use lines::{LONGEST_LINE, Line, Lines};
 pub use log::{DECISION_TYPE, Origin, Subject, line};
-pub use message::Call;
+pub use message::{Call, classify};
 pub use scan::{Found, Scanner};

@@ -4,6 +4,8 @@
 mod support;
 
 mod hostile;
+mod laws;
 mod proxy;
+mod sdk;
 #[cfg(feature = "capture")]
 mod windows;

@@ -1,6 +1,8 @@
 //! The capture on the real kernel: what small programs do, and what the recorder says they did.
 
+mod btf;
 mod effects;
+mod layout;
 mod load;
 mod oddities;
 mod session;

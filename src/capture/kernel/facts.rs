@@ -85,6 +85,12 @@ pub(super) fn check_host() -> Result<()> {
     Ok(())
 }
 
+/// The machine's load over the last minute.
+pub(super) fn load() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    Some(text.split(' ').next()?.to_owned())
+}
+
 fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())

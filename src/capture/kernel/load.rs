@@ -133,15 +133,20 @@ impl Programs {
 
     /// Everything counted so far, of all CPUs together.
     pub(super) fn counters(&self) -> Result<Counters> {
+        let mut sum = Counters::default();
+        for counters in self.counters_by_cpu()? {
+            sum.add(&counters);
+        }
+        Ok(sum)
+    }
+
+    /// Everything counted so far, by CPU.
+    pub(super) fn counters_by_cpu(&self) -> Result<Vec<Counters>> {
         let map = self.ebpf.map("counts").ok_or_else(|| missing("counts"))?;
         let array: PerCpuArray<_, Counters> =
             PerCpuArray::try_from(map).map_err(|error| refused("cannot read the counters", &error))?;
         let values = array.get(&0, 0).map_err(|error| refused("cannot read the counters", &error))?;
-        let mut sum = Counters::default();
-        for counters in values.iter() {
-            sum.add(counters);
-        }
-        Ok(sum)
+        Ok(values.to_vec())
     }
 
     /// Level of the session's cgroup, once a task has entered it.

@@ -148,6 +148,7 @@ impl Recorder {
         let populated = cgroup.populated();
         let end = canary::run(cgroup.folder(), cgroup.procs.as_fd(), &spool);
         let drained = consumer.finish()?;
+        let by_cpu = programs.counters_by_cpu()?;
         let counters = programs.counters()?;
         let level = programs.session_level()?;
         let misses = programs.recursion_misses();
@@ -165,6 +166,14 @@ impl Recorder {
         ledger.close();
 
         let mut environment = facts::kernel();
+        for (cpu, counters) in by_cpu.iter().enumerate() {
+            environment.insert(format!("drops.cpu{cpu}"), counters.total_dropped().to_string());
+        }
+        environment.insert("ring.max_backlog_bytes".into(), drained.max_backlog.to_string());
+        environment.insert("reader.max_lag_ms".into(), drained.max_lag.as_millis().to_string());
+        if let Some(load) = facts::load() {
+            environment.insert("load".into(), load);
+        }
         if let Some(object) = object::embedded() {
             environment.insert("object_sha256".into(), format!("sha256:{}", object.sha256));
             environment.insert("object_compiler".into(), object.compiler.into());

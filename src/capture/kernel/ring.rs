@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// Milliseconds after which the consumer looks even when nobody woke it: records are committed without a wake-up until the ring is a
 /// quarter full.
@@ -82,6 +83,10 @@ pub(super) struct Drained {
     pub consumer: u64,
     /// Positions after the last record.
     pub producer: u64,
+    /// The most bytes that ever waited when the consumer looked.
+    pub max_backlog: u64,
+    /// The longest that the consumer did not look.
+    pub max_lag: Duration,
 }
 
 /// The consumer's thread.
@@ -135,7 +140,12 @@ fn consume(
     let interest = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
     epoll.add(&ring, interest).map_err(|errno| consumer_failed("cannot wait for the ring", &errno))?;
     let (mut records, mut bytes) = (0, 0);
+    let (mut max_backlog, mut max_lag, mut looked) = (0, Duration::ZERO, Instant::now());
     loop {
+        max_lag = max_lag.max(looked.elapsed());
+        looked = Instant::now();
+        let (consumer, producer) = positions.read();
+        max_backlog = max_backlog.max(producer.saturating_sub(consumer));
         let stopping = signals.stop.load(Ordering::Acquire);
         if stopping || !signals.stalled.load(Ordering::Relaxed) {
             while let Some(record) = ring.next() {
@@ -155,7 +165,7 @@ fn consume(
         let _interrupted = epoll.wait(&mut events, EpollTimeout::from(TICK_MS));
     }
     let (consumer, producer) = positions.read();
-    Ok(Drained { spooled: spool.finish()?, records, bytes, consumer, producer })
+    Ok(Drained { spooled: spool.finish()?, records, bytes, consumer, producer, max_backlog, max_lag })
 }
 
 fn consumer_failed(doing: &str, error: &dyn std::error::Error) -> Error {

@@ -4,10 +4,12 @@ use crate::error::{Code, Error, Exit, Result};
 use crate::github::artifact::{
     self, Backoff, Job, Notice, Proof, Request, RestArtifact, Service, SystemClock, Timeouts, Uploaded,
 };
+use crate::github::rest::{Client, Settings};
 use crate::{pack, report};
 use clap::Args as ClapArgs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Bytes that a runner takes of one step's summary; above it shows nothing of it.
 const SUMMARY_LIMIT: u64 = 1024 * 1024;
@@ -162,17 +164,16 @@ async fn look_up(
 ) -> Result<Option<RestArtifact>> {
     let (Some(token), Some(repository)) = (&job.rest_token, &job.repository) else { return Ok(None) };
     let short = Backoff { attempts: backoff.attempts.min(4), ..backoff.clone() };
-    let found = artifact::compare_rest(
-        &job.api_url,
-        token.reveal(),
-        repository,
-        &job.run_id,
-        uploaded,
-        &short,
-        clock,
-        notice,
-    )
-    .await;
+    let found = async {
+        let client = Client::new(Settings {
+            base_url: job.api_url.clone(),
+            repository: repository.clone(),
+            token: Some(token.reveal().to_owned()),
+            patience: Duration::from_secs(60),
+        })?;
+        artifact::compare_rest(&client, &job.run_id, uploaded, &short, clock, notice).await
+    };
+    let found = found.await;
     match found {
         Ok(found) => Ok(Some(found)),
         Err(error) if error.code() == Code::ArtifactReadBack => Err(error),

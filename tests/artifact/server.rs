@@ -88,6 +88,7 @@ pub struct Server {
     pub address: String,
     kind: Kind,
     keep_bodies: bool,
+    signature: &'static str,
     state: Mutex<State>,
 }
 
@@ -99,9 +100,18 @@ impl Server {
     }
 
     pub fn start_keeping(kind: Kind, keep_bodies: bool) -> Arc<Self> {
+        Self::start_with(kind, keep_bodies, SIGNATURE)
+    }
+
+    /// With a signature that a client may write anew: the official one does, and loses what is not plain.
+    pub fn start_plain() -> Arc<Self> {
+        Self::start_with(Kind::Github, true, "c2lnbmF0dXJl")
+    }
+
+    fn start_with(kind: Kind, keep_bodies: bool, signature: &'static str) -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let server = Arc::new(Self { address, kind, keep_bodies, state: Mutex::default() });
+        let server = Arc::new(Self { address, kind, keep_bodies, signature, state: Mutex::default() });
         let accepting = Arc::clone(&server);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -140,12 +150,11 @@ impl Server {
         let mut writer = stream.try_clone().unwrap();
         let mut reader = BufReader::new(stream);
         while let Some(request) = self.read(&mut reader) {
-            let (number, fault) = {
+            let fault = {
                 let mut state = self.state();
                 state.requests.push(request.clone());
                 let number = state.requests.len() - 1;
-                let fault = state.faults.iter().find(|(at, _)| *at == number).map(|(_, fault)| fault.clone());
-                (number, fault)
+                state.faults.iter().find(|(at, _)| *at == number).map(|(_, fault)| fault.clone())
             };
             let sent = match fault {
                 Some(Fault::Reset) => return reset(&writer),
@@ -171,7 +180,11 @@ impl Server {
                 Some(Fault::Corrupt) | None => {
                     let corrupt = matches!(fault, Some(Fault::Corrupt));
                     match self.handle(&request, corrupt) {
-                        Some((status, body)) => respond(&mut writer, status, "", &body),
+                        Some((status, body)) => {
+                            let zip = request.method == "GET" && request.path.starts_with("/blob/");
+                            let kind = if zip { "Content-Type: application/zip\r\n" } else { "" };
+                            respond(&mut writer, status, kind, &body)
+                        }
                         None => return reset(&writer),
                     }
                 }
@@ -179,7 +192,6 @@ impl Server {
             if sent.is_err() {
                 return;
             }
-            let _numbered = number;
         }
     }
 
@@ -222,7 +234,7 @@ impl Server {
                 let id =
                     state.blobs.iter().find(|blob| blob.name == name && blob.finalized).map(|blob| blob.id);
                 id.map_or_else(not_found, |id| {
-                    (200, serde_json::json!({"signedUrl": format!("{}/blob/{id}?sig={SIGNATURE}", self.address)}))
+                    (200, serde_json::json!({"signedUrl": format!("{}/blob/{id}?sig={}", self.address, self.signature)}))
                 })
             }
             "artifacts" => rest(&state, request),
@@ -244,7 +256,7 @@ impl Server {
         state.next += 1;
         let id = state.next;
         state.blobs.push(Blob { name, id, ..Blob::default() });
-        let url = format!("{}/blob/{id}?sv=2024&sig={SIGNATURE}&sp=cw", self.address);
+        let url = format!("{}/blob/{id}?sv=2024&sig={}&sp=cw", self.address, self.signature);
         let field = if self.kind == Kind::Act { "signedUploadUrl" } else { "signed_upload_url" };
         (200, serde_json::json!({"ok": true, field: url, "a_new_field": 1}))
     }
@@ -279,7 +291,7 @@ impl Server {
     fn blob(&self, state: &mut State, request: &Recorded, corrupt: bool) -> Option<(u16, Vec<u8>)> {
         let id: u64 = request.path.rsplit('/').next().unwrap().parse().unwrap();
         // The signature has to arrive as it was given: '=' and '%2B' included.
-        if !request.query.split('&').any(|pair| pair == format!("sig={SIGNATURE}")) {
+        if !request.query.split('&').any(|pair| pair == format!("sig={}", self.signature)) {
             return Some((401, b"<Error>AuthenticationFailed</Error>".to_vec()));
         }
         let keep = self.keep_bodies;

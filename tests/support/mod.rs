@@ -12,7 +12,7 @@ pub fn need_root() -> bool {
     skip("needs root")
 }
 
-fn skip(reason: &str) -> bool {
+pub fn skip(reason: &str) -> bool {
     assert!(std::env::var_os("ASSAY_GATES_NO_SKIP").is_none(), "ASSAY_GATES_NO_SKIP is set, but: {reason}");
     eprintln!("SKIPPED: {reason}");
     false

@@ -177,7 +177,7 @@ impl Service {
 ///
 /// # Errors
 /// `Internal` when it can't be made.
-pub(super) fn http_client(timeouts: Timeouts) -> Result<reqwest::Client> {
+fn http_client(timeouts: Timeouts) -> Result<reqwest::Client> {
     // A second call finds the provider installed already; both are the same.
     let _installed_before = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()

@@ -1,12 +1,12 @@
 //! Whether what is stored is what was sent: by the service's listing, by its bytes, by the REST API.
 
-use super::client::{Service, Timeouts, http_client};
+use super::client::Service;
 use super::retry::{Backoff, Clock, Failure};
 use super::upload::{Notice, Proof, Uploaded};
 use super::wire;
 use crate::error::{Code, Error, Result};
 use crate::files::Sha256Digest;
-use octocrab::Octocrab;
+use crate::github::rest::Client;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -101,7 +101,7 @@ async fn download_digest(
     Ok((digest, length))
 }
 
-/// An artifact as the REST API lists it. octocrab's own model has no digest.
+/// An artifact as the REST API lists it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 pub struct RestArtifact {
     /// Id.
@@ -126,35 +126,23 @@ struct RestList {
     artifacts: Vec<RestArtifact>,
 }
 
-/// Looks the artifact up through the REST API of `api` and compares size and, where there is one, digest.
+/// Looks the artifact up through the REST API and compares size and, where there is one, digest.
 ///
 /// # Errors
-/// `ArtifactReadBack` when it differs; `ArtifactGaveUp`, `ArtifactRefused` when the API gives no answer.
-#[expect(clippy::too_many_arguments, reason = "one call site, and each is a fact of the job")]
+/// `ArtifactReadBack` when it differs, `ArtifactGaveUp` when it is not listed; what the API gives.
 pub async fn compare_rest(
-    api: &str,
-    token: &str,
-    repository: &str,
+    api: &Client,
     run_id: &str,
     uploaded: &Uploaded,
     backoff: &Backoff,
     clock: &dyn Clock,
     notice: &mut dyn FnMut(Notice),
 ) -> Result<RestArtifact> {
-    let unfit = |error: octocrab::Error| {
-        Error::new(Code::ArtifactEnvironment, format!("cannot use the REST API: {}", told(&error)))
-    };
-    let crab = Octocrab::builder()
-        .base_uri(api)
-        .map_err(unfit)?
-        .personal_token(token.to_owned())
-        .build_with_reqwest(http_client(Timeouts::default())?)
-        .map_err(unfit)?;
     let name: String = url::form_urlencoded::byte_serialize(uploaded.name.as_bytes()).collect();
-    let route = format!("/repos/{repository}/actions/runs/{run_id}/artifacts?name={name}&per_page=100");
+    let path = format!("/actions/runs/{run_id}/artifacts?name={name}&per_page=100");
     let outcome = backoff
         .run("look the artifact up", clock, &mut |text| notice(Notice::Said(text.to_owned())), async || {
-            let list: RestList = crab.get(&route, None::<&()>).await.map_err(|error| rest_failure(&error))?;
+            let list: RestList = api.get(&path).await.map_err(Failure::Final)?;
             list.artifacts
                 .into_iter()
                 .find(|artifact| artifact.id.to_string() == uploaded.artifact_id)
@@ -177,27 +165,4 @@ pub async fn compare_rest(
         .at(&uploaded.name));
     }
     Ok(found)
-}
-
-fn rest_failure(error: &octocrab::Error) -> Failure {
-    if let octocrab::Error::GitHub { source, .. } = error {
-        let why = format!("the REST API answered {}: {}", source.status_code, source.message);
-        return match source.status_code.as_u16() {
-            404 => Failure::Missing { why },
-            429 | 500..=599 => Failure::Again { why, after: None },
-            _ => {
-                Failure::Final(Error::new(Code::ArtifactRefused, why).hint("the token needs `actions: read`"))
-            }
-        };
-    }
-    Failure::Again { why: format!("the REST API gave no usable answer ({})", told(error)), after: None }
-}
-
-/// The last cause: the head of a chain may show addresses.
-fn told(error: &octocrab::Error) -> String {
-    let mut last: &dyn std::error::Error = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -21,7 +21,7 @@ Examples:
 
 Exit codes: 0 everything is there · 10 another version than a gate expects · 13 installing failed · 40 something is missing")]
 pub struct Args {
-    /// Only these gates; all of them when absent
+    /// Only these gates and their baselines, or `all`; every gate when absent
     #[arg(long = "gate", visible_alias = "gates", value_name = "ID", value_delimiter = ',')]
     gates: Vec<String>,
     /// Install what is missing or differs
@@ -66,14 +66,10 @@ struct Problem {
 /// # Errors
 /// `GateUnknown`, `LockfileInvalid`, `InstallFailed`.
 pub fn run(args: &Args) -> Result<Exit> {
-    let catalog = Catalog::load(&args.gates_dir)?;
-    let entries: Vec<&Entry> = if args.gates.is_empty() {
-        catalog.entries().iter().collect()
-    } else {
-        args.gates.iter().map(|name| catalog.get(name)).collect::<Result<_>>()?
-    };
+    let catalog = Catalog::load(&args.gates_dir)?.only(&args.gates)?;
+    let entries = catalog.entries();
     if args.install {
-        for command in install_plan(entries.iter().copied())? {
+        for command in install_plan(entries)? {
             report::diagnostic(&format!("installing: {}", command.shown()));
             command.run()?;
         }

@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// Folder of the gate definitions whose packages must be installed; left out when it doesn't exist.
     #[arg(long, value_name = "DIR", default_value = "gates")]
     gates_dir: PathBuf,
+    /// Ask only for what these gates need; every gate when absent.
+    #[arg(long = "gate", visible_alias = "gates", value_name = "ID", value_delimiter = ',')]
+    gates: Vec<String>,
     /// Don't ask the network.
     #[arg(long)]
     offline: bool,
@@ -44,7 +47,8 @@ pub(super) fn run(_: &Args) -> Result<Exit> {
 pub(super) fn run(args: &Args) -> Result<Exit> {
     use crate::gate::Catalog;
     use crate::host::doctor::{Options, examine};
-    let catalog = args.gates_dir.is_dir().then(|| Catalog::load(&args.gates_dir)).transpose()?;
+    let load = || Catalog::load(&args.gates_dir)?.only(&args.gates);
+    let catalog = args.gates_dir.is_dir().then(load).transpose()?;
     let report = examine(
         Options {
             user: args.user.as_deref(),

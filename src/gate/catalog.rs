@@ -99,6 +99,18 @@ impl Catalog {
         &self.folder
     }
 
+    /// The part of it that `names` select, with baselines; all of it when there are none.
+    ///
+    /// # Errors
+    /// As [`Catalog::select`].
+    pub fn only(self, names: &[String]) -> Result<Self> {
+        if names.is_empty() {
+            return Ok(self);
+        }
+        let entries = self.select(names)?.gates;
+        Ok(Self { entries, ..self })
+    }
+
     /// All entries.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

@@ -123,6 +123,7 @@ codes! {
     LanesInvalid = "140", Usage, "the lane contract does not validate";
     LaneGit = "141", ToolFailed, "git could not say what changed";
     LaneUnproven = "142", AcceptanceFailed, "no proof that the required gate passed on this head";
+    LaneStatus = "143", Infrastructure, "the commit status could not be posted";
     // end of gate
     // 2xx host
     CannotMeasure = "201", CannotMeasure, "this host can't measure";
@@ -175,6 +176,7 @@ codes! {
     PackOutExists = "702", Usage, "the place for a pack is taken";
     PackTooLarge = "703", ToolFailed, "a pack holds more than its readers take";
     PackChanged = "704", EvidenceInvalid, "a pack changed while it was read";
+    ShardsDiffer = "705", EvidenceInvalid, "shards are not of one run";
     PackInvalid = "710", EvidenceInvalid, "a proof pack is not what it says";
     AttestationInvalid = "720", EvidenceInvalid, "an attestation does not cover the pack";
     AttestationUnsupported = "721", Usage, "this build can't check attestations";

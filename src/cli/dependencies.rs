@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Exit, Result};
 use crate::files::pretty_sorted;
+use crate::gate::Catalog;
 use crate::gate::dependencies::{inspect, install_plan};
-use crate::gate::{Catalog, Entry};
 use crate::report;
 use clap::ValueEnum;
 use serde::Serialize;

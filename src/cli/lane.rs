@@ -1,20 +1,34 @@
-//! `assay-gates lane`: which gate a change must pass before merge.
+//! `assay-gates lane`: which gate a change must pass before merge, and whether a pack proves that it did.
 
-use crate::error::{Exit, Result};
+use super::github::{Repository, with_client};
+use crate::error::{Code, Error, Exit, Result};
 use crate::files::pretty_sorted;
-use crate::lane::{Decision, LaneContract, changed_files, resolve};
+use crate::gate::{Catalog, Group};
+use crate::github::rest::RunTarget;
+use crate::lane::{
+    Check, Claim, Decision, LaneContract, PackFacts, Required, Status, changed_files, check, object_of,
+    resolve, run_facts,
+};
+use crate::pack::{UnverifiedPack, VerifiedPack};
 use crate::report;
 use clap::ValueEnum;
-use std::path::PathBuf;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Say which gate a change must pass before merge, and which rule and files decide that
 #[derive(clap::Args)]
 #[command(after_help = "\
 The rules are data: gates/lanes.yaml. Files that no rule knows need every gate.
+A pack proves a head when it verifies, is the artifact of the run, measured the trees that the head has, every
+required gate passed, and GitHub's own record of the `Gate: <id>` steps says the same, in both directions.
 
 Examples:
   assay-gates lane --base origin/main --head HEAD
-  assay-gates lane --base origin/main --head HEAD --format github >> \"$GITHUB_OUTPUT\"")]
+  assay-gates lane --base origin/main --head HEAD --format github >> \"$GITHUB_OUTPUT\"
+  assay-gates lane --base origin/main --head HEAD --prove pack.zip --run 1234567 --post-status
+
+Exit codes: 0 decided or proved, 10 not proved, 13 GitHub can't be asked, 14 the pack does not verify.")]
 pub struct Args {
     /// Revision that the change starts from
     #[arg(long, value_name = "REV", default_value = "origin/main")]
@@ -22,12 +36,26 @@ pub struct Args {
     /// Revision that it ends in
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     head: String,
-    /// The repository
+    /// The checkout
     #[arg(long, value_name = "DIR", default_value = ".")]
     repository: PathBuf,
-    /// The lane contract; gates/lanes.yaml of the repository when absent
+    /// The lane contract; gates/lanes.yaml of the checkout when absent
     #[arg(long, value_name = "FILE")]
     lanes: Option<PathBuf>,
+    /// Folder of the gate definitions; gates/ of the checkout when absent
+    #[arg(long, value_name = "DIR")]
+    gates_dir: Option<PathBuf>,
+    /// Proof pack, as it was downloaded, that shall prove the head
+    #[arg(long, value_name = "ZIP", requires = "run")]
+    prove: Option<PathBuf>,
+    /// Id of the workflow run that uploaded it
+    #[arg(long, value_name = "ID", requires = "prove")]
+    run: Option<u64>,
+    /// Post the outcome as a commit status of the head
+    #[arg(long)]
+    post_status: bool,
+    #[command(flatten)]
+    github: Repository,
     /// How to print the decision; github prints `gate=…` for $GITHUB_OUTPUT
     #[arg(long, value_enum, default_value_t = Format::Human)]
     format: Format,
@@ -40,20 +68,156 @@ enum Format {
     Github,
 }
 
-/// Decides and prints.
+/// `--prove --format json` (`assay.gates.lane_proof.v0`).
+#[derive(Serialize)]
+struct Proof<'a> {
+    schema: &'static str,
+    proved: bool,
+    required: &'a Required,
+    head: &'a str,
+    run: u64,
+    checks: &'a [Check],
+}
+
+/// Decides, proves when asked, and prints.
 ///
 /// # Errors
-/// `LanesInvalid`, `LaneGit`.
+/// `LanesInvalid`, `LaneGit`, `LaneUnproven`, `LaneStatus`, `PackInvalid`, what the API fails with.
 pub fn run(args: &Args) -> Result<Exit> {
     let lanes = args.lanes.clone().unwrap_or_else(|| args.repository.join("gates/lanes.yaml"));
     let contract = LaneContract::load(&lanes)?;
     let (base, head) = (resolve(&args.repository, &args.base)?, resolve(&args.repository, &args.head)?);
     let changed = changed_files(&args.repository, &base, &head)?;
     let decision = Decision::new(&contract, base, head, &changed);
+    match (&args.prove, args.run) {
+        (Some(pack), Some(run)) => prove(args, &contract, &decision, pack, run),
+        _ => decide(args, &contract, &decision),
+    }
+}
+
+fn decide(args: &Args, contract: &LaneContract, decision: &Decision) -> Result<Exit> {
     report::data(&match args.format {
         Format::Human => decision.human(),
-        Format::Json => pretty_sorted(&decision)?,
+        Format::Json => pretty_sorted(decision)?,
         Format::Github => format!("gate={}\n", String::from(decision.required.clone())),
     });
+    if args.post_status {
+        let status = match decision.required.gate() {
+            None => Status::new("success", &contract.status, "no gate is needed for this change", None),
+            Some(gate) => {
+                let what = format!("needs gate {gate}: assay-gates dispatch --gates {gate}");
+                Status::new("pending", &contract.status, &what, None)
+            }
+        };
+        let settings = args.github.settings(&RunTarget::default(), PATIENCE)?;
+        with_client(settings, async |client| status.post(&client, &decision.head).await)?;
+    }
     Ok(Exit::Passed)
+}
+
+/// How long a rate limit may hold the command up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn prove(args: &Args, contract: &LaneContract, decision: &Decision, pack: &Path, run: u64) -> Result<Exit> {
+    let catalog = Catalog::load(&args.gates_dir.clone().unwrap_or_else(|| args.repository.join("gates")))?;
+    let verified = verify(pack)?;
+    let id_of =
+        |name: &str| catalog.get(name).map_or_else(|_| name.to_owned(), |entry| entry.definition.id.clone());
+    let facts = PackFacts::of(&verified, id_of);
+    let mut trees = std::collections::BTreeMap::new();
+    for path in facts.trees.keys() {
+        trees.insert(path.clone(), object_of(&args.repository, &decision.head, path)?);
+    }
+    let all: Vec<String> = catalog
+        .entries()
+        .iter()
+        .filter(|entry| entry.definition.group == Group::All)
+        .map(|entry| entry.definition.id.clone())
+        .collect();
+    let settings = args.github.settings(&RunTarget::default(), PATIENCE)?;
+    let repository = settings.repository.clone();
+    let workflow_path = format!(".github/workflows/{}", args.github.workflow);
+    let (checks, posted) = with_client(settings, async |client| {
+        let recorded = run_facts(&client, run).await?;
+        let claim = Claim {
+            decision,
+            repository: &repository,
+            workflow_path: &workflow_path,
+            trees_of_head: &trees,
+            all: &all,
+        };
+        let checks = check(&claim, &facts, &recorded);
+        let status = status(&contract.status, decision, run, &checks);
+        let posted = if args.post_status { status.post(&client, &decision.head).await } else { Ok(()) };
+        Ok((checks, posted))
+    })?;
+    let missing: Vec<&Check> = checks.iter().filter(|check| !check.held).collect();
+    report::data(&match args.format {
+        Format::Human => screen(decision, run, &checks),
+        Format::Json => pretty_sorted(&Proof {
+            schema: "assay.gates.lane_proof.v0",
+            proved: missing.is_empty(),
+            required: &decision.required,
+            head: &decision.head,
+            run,
+            checks: &checks,
+        })?,
+        Format::Github => format!("proved={}\n", missing.is_empty()),
+    });
+    posted?;
+    match missing.first() {
+        None => Ok(Exit::Passed),
+        Some(first) => Err(Error::new(
+            Code::LaneUnproven,
+            format!(
+                "{} of {} conditions don't hold, the first: {}: {}",
+                missing.len(),
+                checks.len(),
+                first.name,
+                first.detail
+            ),
+        )
+        .hint(format!("assay-gates dispatch --gates {}", decision.required.gate().unwrap_or("all")))),
+    }
+}
+
+fn verify(pack: &Path) -> Result<VerifiedPack> {
+    let invalid = |finding: &crate::pack::Finding| {
+        Error::new(Code::PackInvalid, format!("the pack does not verify: {finding}"))
+            .at(pack.display())
+            .hint(format!("assay-gates verify {}", pack.display()))
+    };
+    let refused = |findings: Vec<crate::pack::Finding>| match findings.first() {
+        Some(finding) => invalid(finding),
+        None => Error::new(Code::Internal, "a refusal without a finding"),
+    };
+    UnverifiedPack::open(pack).map_err(|finding| invalid(&finding))?.verify().map_err(refused)
+}
+
+fn status(context: &str, decision: &Decision, run: u64, checks: &[Check]) -> Status {
+    let gate = decision.required.gate().unwrap_or("none");
+    match checks.iter().find(|check| !check.held) {
+        None => Status::new("success", context, &format!("gate {gate} passed in run {run}"), None),
+        Some(first) => {
+            let what = format!("run {run} does not prove gate {gate}: {}", first.name);
+            Status::new("failure", context, &what, None)
+        }
+    }
+}
+
+fn screen(decision: &Decision, run: u64, checks: &[Check]) -> String {
+    let mut rows = Vec::new();
+    for check in checks {
+        rows.push(vec![
+            if check.held { "ok" } else { "NO" }.to_owned(),
+            check.name.to_owned(),
+            crate::host::cleanup::shown(Path::new(&check.detail)),
+        ]);
+    }
+    format!(
+        "head {} needs gate {}; run {run}:\n{}",
+        decision.head,
+        decision.required.gate().unwrap_or("none"),
+        report::columns(&rows)
+    )
 }

@@ -1,24 +1,29 @@
 //! `assay-gates pack`: a proof root to a proof pack.
 
 use crate::error::{Exit, Result};
+use crate::gate::{Catalog, Group};
 use crate::pack::{self, Provenance};
 use crate::report;
 use clap::Args as ClapArgs;
 use std::path::PathBuf;
 
-/// Build the proof pack of a proof root.
+/// Build the proof pack of a proof root, or one pack of the packs of several machines
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
   assay-gates pack --root proof --out assay-runner-proof-upload
   assay-gates pack --root proof --out assay-runner-proof-upload --zip pack.zip --format json
+  assay-gates pack --merge shards/* --out assay-runner-proof-upload
 
 Gates that failed, were skipped or never ran are in the pack with that status.
 The same root gives the same bytes.")]
 pub struct Args {
     /// Proof root, as `run --root` wrote it
-    #[arg(long, value_name = "DIR")]
-    root: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "merge", conflicts_with = "merge")]
+    root: Option<PathBuf>,
+    /// Packs of one run's attempt, a gate each: verified, then joined; refused when head or kernel programs differ
+    #[arg(long, value_name = "PACK", num_args = 1..)]
+    merge: Vec<PathBuf>,
     /// Folder to write; replaced when it holds an earlier pack
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -58,8 +63,11 @@ struct Built<'a> {
 
 /// Builds, and says what is in it.
 pub fn run(args: &Args) -> Result<Exit> {
-    let provenance = Provenance::from_environment(&args.repository);
-    let built = pack::build(&args.root, &args.out, args.zip.as_deref(), &provenance)?;
+    let zip = args.zip.as_deref();
+    let built = match &args.root {
+        Some(root) => pack::build(root, &args.out, zip, &Provenance::from_environment(&args.repository))?,
+        None => pack::merge(&args.merge, &args.out, zip, &gates_of_all(&args.repository)?)?,
+    };
     let manifest = &built.manifest;
     let gates: Vec<(&str, &str)> =
         manifest.gates.iter().map(|gate| (gate.gate.as_str(), gate.status.as_str())).collect();
@@ -103,4 +111,15 @@ pub fn run(args: &Args) -> Result<Exit> {
         report::diagnostic(&format!("note: {note}"));
     }
     Ok(Exit::Passed)
+}
+
+/// What `all` means in the checkout; nothing where there are no definitions.
+fn gates_of_all(repository: &std::path::Path) -> Result<Vec<String>> {
+    let folder = repository.join("gates");
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let catalog = Catalog::load(&folder)?;
+    let all = catalog.entries().iter().filter(|entry| entry.definition.group == Group::All);
+    Ok(all.map(|entry| entry.definition.id.clone()).collect())
 }

@@ -6,8 +6,10 @@ mod changes;
 mod contract;
 mod decision;
 mod proof;
+mod witness;
 
 pub use changes::{changed_files, object_of, resolve};
 pub use contract::{LaneContract, Rule};
 pub use decision::{Decision, FileDecision, Required};
 pub use proof::{Check, Claim, PackFacts, RunFacts, StepFact, check};
+pub use witness::{Status, run_facts};

@@ -4,6 +4,7 @@
 //! the run as the API has it, and with the steps that the API recorded, in both directions.
 
 use super::decision::{Decision, Required};
+use crate::pack::VerifiedPack;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,8 +13,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct PackFacts {
     /// SHA-256 of the zip, `sha256:…`; `None` for a folder.
     pub zip_digest: Option<String>,
-    /// Its Sigstore bundle verified.
-    pub attested: bool,
     /// `source.repository`.
     pub repository: String,
     /// `source.head_sha`.
@@ -34,11 +33,39 @@ pub struct PackFacts {
     pub trees: BTreeMap<String, Option<String>>,
 }
 
-/// The run as the API has it.
+impl PackFacts {
+    /// What `pack` says. `name` gives the id of a gate for an alias that a dispatch may use.
+    #[must_use]
+    pub fn of(pack: &VerifiedPack, name: impl Fn(&str) -> String) -> Self {
+        let manifest = pack.manifest();
+        let source = &manifest.source;
+        Self {
+            zip_digest: pack.zip_sha256().map(|digest| digest.to_string()),
+            repository: source.repository.clone(),
+            head_sha: source.head_sha.clone(),
+            workflow_path: source.workflow_path.clone(),
+            run_id: source.run_id.clone(),
+            run_attempt: source.run_attempt.clone(),
+            selection: name(&manifest.inputs.gates),
+            build_ebpf: manifest.inputs.build_ebpf.clone(),
+            gates: manifest
+                .gates
+                .iter()
+                .map(|row| (row.gate.clone(), row.status.as_str().to_owned()))
+                .collect(),
+            trees: manifest
+                .content_provenance
+                .path_trees
+                .iter()
+                .map(|(path, tree)| (path.clone(), tree.oid.clone()))
+                .collect(),
+        }
+    }
+}
+
+/// The run as the API has it; it was asked for in the repository of the claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunFacts {
-    /// `owner/name`.
-    pub repository: String,
     /// Run.
     pub run_id: String,
     /// Attempt, from 1.
@@ -101,7 +128,6 @@ pub fn check(claim: &Claim<'_>, pack: &PackFacts, run: &RunFacts) -> Vec<Check> 
         checks.note(name, expected == found, format!("expected {expected}, found {found}"));
     };
     same(&mut checks, "repository", claim.repository, &pack.repository);
-    same(&mut checks, "run_repository", claim.repository, &run.repository);
     same(&mut checks, "workflow_path", claim.workflow_path, &pack.workflow_path);
     same(&mut checks, "run_workflow_path", claim.workflow_path, &run.workflow_path);
     same(&mut checks, "run_event", "workflow_dispatch", &run.event);
@@ -126,7 +152,7 @@ impl Checks {
     }
 }
 
-/// The pack is the artifact that the run uploaded, or it is signed.
+/// The pack is the artifact that the run uploaded, byte for byte.
 fn digest(checks: &mut Checks, pack: &PackFacts, run: &RunFacts) {
     let name = format!("assay-runner-delegated-proof-pack-{}", run.run_id);
     let recorded = run.artifacts.get(&name).cloned().flatten();
@@ -134,7 +160,6 @@ fn digest(checks: &mut Checks, pack: &PackFacts, run: &RunFacts) {
         (Some(found), Some(expected)) => {
             (*found == expected, format!("artifact {name}: expected {expected}, found {found}"))
         }
-        (_, _) if pack.attested => (true, "the pack's attestation verified".to_owned()),
         (None, _) => {
             (false, "a folder has no digest to compare: give the zip as it was downloaded".to_owned())
         }
@@ -307,7 +332,6 @@ mod tests {
             all: vec!["one".into(), "two".into()],
             pack: PackFacts {
                 zip_digest: Some("sha256:aa".into()),
-                attested: false,
                 repository: "o/r".into(),
                 head_sha: "h1".into(),
                 workflow_path: ".github/workflows/gates.yml".into(),
@@ -319,7 +343,6 @@ mod tests {
                 trees,
             },
             run: RunFacts {
-                repository: "o/r".into(),
                 run_id: "7".into(),
                 run_attempt: "1".into(),
                 event: "workflow_dispatch".into(),
@@ -361,9 +384,8 @@ mod tests {
     #[test]
     fn each_single_disagreement_is_found_and_named() {
         type Change = (&'static str, fn(&mut World));
-        let changes: [Change; 22] = [
+        let changes: [Change; 21] = [
             ("repository", |w| w.pack.repository = "o/fork".into()),
-            ("run_repository", |w| w.run.repository = "o/fork".into()),
             ("workflow_path", |w| w.pack.workflow_path = "x.yml".into()),
             ("run_workflow_path", |w| w.run.workflow_path = "x.yml".into()),
             ("run_event", |w| w.run.event = "pull_request".into()),

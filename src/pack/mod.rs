@@ -1,7 +1,7 @@
 //! Verdicts to proof pack: what outlives a run, and how anyone checks it.
 //!
 //! A pack is a folder (or its zip): `manifest.json`, `subject-checksums.txt`, `statement.intoto.json` and `payload/`.
-//! [`build()`] makes one of a proof root.
+//! [`build()`] makes one of a proof root, [`merge()`] one of the packs of a fleet's shards.
 
 mod attestation;
 mod build;
@@ -9,6 +9,7 @@ pub mod claims;
 mod finding;
 mod git;
 pub mod manifest;
+mod merge;
 mod names;
 mod provenance;
 mod root;
@@ -22,6 +23,7 @@ pub use attestation::{Attested, verify_attestation};
 pub use build::{ProofPack, build, zip_folder};
 pub use finding::Finding;
 pub use manifest::Manifest;
+pub use merge::merge;
 pub use provenance::{BuiltObject, LOCAL, Provenance};
 pub use source::Source;
 pub use verify::{UnverifiedPack, Verification, VerifiedPack, verify};

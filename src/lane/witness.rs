@@ -1,0 +1,96 @@
+//! What GitHub itself recorded of a run, and the commit status that says what came of it.
+
+use super::proof::{RunFacts, StepFact};
+use crate::error::{Code, Error, Result};
+use crate::github::rest::{Client, Posted};
+use serde::Serialize;
+
+/// Everything that a proof is compared with, of the newest attempt of `run`.
+///
+/// # Errors
+/// What the API's answers fail with.
+pub async fn run_facts(client: &Client, run: u64) -> Result<RunFacts> {
+    let found = client.run(run, None).await?;
+    let attempt = found.run_attempt.unwrap_or(1);
+    let jobs = client.jobs(run, attempt).await?;
+    let artifacts = client.artifacts(run).await?;
+    Ok(RunFacts {
+        run_id: found.id.to_string(),
+        run_attempt: attempt.to_string(),
+        event: found.event.unwrap_or_default(),
+        // The API may put `@refs/…` behind the path.
+        workflow_path: found
+            .path
+            .as_deref()
+            .unwrap_or_default()
+            .split('@')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        head_sha: found.head_sha,
+        status: found.status.unwrap_or_default(),
+        conclusion: found.conclusion,
+        artifacts: artifacts.into_iter().map(|artifact| (artifact.name, artifact.digest)).collect(),
+        steps: jobs
+            .into_iter()
+            .flat_map(|job| job.steps.unwrap_or_default())
+            .map(|step| StepFact { name: step.name, conclusion: step.conclusion })
+            .collect(),
+    })
+}
+
+/// A commit status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Status {
+    /// `success`, `failure`, `pending`.
+    pub state: &'static str,
+    /// `lane-check/proof`.
+    pub context: String,
+    /// What a reader of the pull request sees; at most 140 characters.
+    pub description: String,
+    /// Page of the run that is the proof.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_url: Option<String>,
+}
+
+impl Status {
+    /// A status whose description fits.
+    #[must_use]
+    pub fn new(state: &'static str, context: &str, description: &str, target_url: Option<String>) -> Self {
+        const LIMIT: usize = 140;
+        let description = match description.char_indices().nth(LIMIT) {
+            None => description.to_owned(),
+            Some(_) => description.chars().take(LIMIT - 1).chain(['…']).collect(),
+        };
+        Self { state, context: context.to_owned(), description, target_url }
+    }
+
+    /// Posts it for the commit `head`, once.
+    ///
+    /// # Errors
+    /// `LaneStatus` when it was refused, or when GitHub did not say whether it was taken.
+    pub async fn post(&self, client: &Client, head: &str) -> Result<()> {
+        let failed =
+            |what: String| Error::new(Code::LaneStatus, format!("the commit status of {head}: {what}"));
+        match client.post_once(&format!("/statuses/{head}"), self).await? {
+            Posted::Taken(_) => Ok(()),
+            Posted::Refused(status, message) => Err(failed(format!("refused with {status}: {message}"))
+                .hint("the token needs the permission commit statuses: write")),
+            Posted::Unclear(what) => Err(failed(format!("it is not known whether it was taken: {what}"))
+                .hint("posting a status again is harmless: repeat the command")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Status;
+
+    #[test]
+    fn a_description_is_cut_by_characters_to_what_github_takes() {
+        let status = Status::new("success", "c", &"ä".repeat(200), None);
+        assert_eq!(status.description.chars().count(), 140);
+        assert!(status.description.ends_with('…'));
+        assert_eq!(Status::new("success", "c", &"ä".repeat(140), None).description, "ä".repeat(140));
+    }
+}

@@ -40,7 +40,7 @@ impl<R: Read> Lines<R> {
     ///
     /// # Errors
     /// What the reader fails with.
-    pub fn next(&mut self) -> io::Result<Option<Line<'_>>> {
+    pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
         self.line.shrink_to(KEPT_BUFFER);
         let mut overflow: Option<(Scanner, u64)> = None;
@@ -108,7 +108,7 @@ mod tests {
         fn lines_put_together_are_the_stream(bytes in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..200), step in 1usize..20) {
             let mut lines = Lines::new(Dribble(&bytes, step));
             let mut together = Vec::new();
-            while let Some(line) = lines.next().unwrap() {
+            while let Some(line) = lines.read().unwrap() {
                 let Line::Whole(line) = line else { panic!("too long") };
                 prop_assert!(!line[..line.len() - 1].contains(&b'\n'));
                 together.extend_from_slice(line);
@@ -125,15 +125,15 @@ mod tests {
         stream.resize(stream.len() + LONGEST_LINE, b'y');
         stream.extend_from_slice(b"\",\"id\":3,\"method\":\"m\"}\nend");
         let mut lines = Lines::new(stream.as_slice());
-        assert!(matches!(lines.next().unwrap(), Some(Line::Whole(line)) if line.len() == LONGEST_LINE + 1));
-        match lines.next().unwrap() {
+        assert!(matches!(lines.read().unwrap(), Some(Line::Whole(line)) if line.len() == LONGEST_LINE + 1));
+        match lines.read().unwrap() {
             Some(Line::TooLong { bytes, found }) => {
                 assert_eq!(bytes, LONGEST_LINE as u64 + 30);
                 assert_eq!((found.id.as_deref(), found.method), (Some("3"), true));
             }
             other => panic!("{other:?}"),
         }
-        assert_eq!(lines.next().unwrap(), Some(Line::Whole(b"end")));
-        assert_eq!(lines.next().unwrap(), None);
+        assert_eq!(lines.read().unwrap(), Some(Line::Whole(b"end")));
+        assert_eq!(lines.read().unwrap(), None);
     }
 }

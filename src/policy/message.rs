@@ -93,12 +93,13 @@ pub fn classify(line: &[u8]) -> Result<Option<Call>, String> {
 }
 
 /// Reads one line, without its line feed.
-pub(super) fn read(line: &[u8]) -> Result<Message, Malformed> {
+pub(super) fn read(line: &[u8]) -> Result<Message, Box<Malformed>> {
     let body = line.strip_suffix(b"\r").unwrap_or(line);
     if body.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
         return Ok(Message::Other);
     }
-    let unreadable = |code, message: String| Malformed { id: Value::Null, code, message, call: None };
+    let unreadable =
+        |code, message: String| Box::new(Malformed { id: Value::Null, code, message, call: None });
     let text = std::str::from_utf8(body).map_err(|error| {
         unreadable(PARSE_ERROR, format!("the line is not UTF-8 after byte {}", error.valid_up_to()))
     })?;
@@ -121,10 +122,11 @@ pub(super) fn read(line: &[u8]) -> Result<Message, Malformed> {
     }
 }
 
-fn object(mut map: Map<String, Value>) -> Result<Message, Malformed> {
+fn object(mut map: Map<String, Value>) -> Result<Message, Box<Malformed>> {
     let id = map.get("id").cloned();
     let answerable = || id.clone().filter(|id| Id::new(id).is_some()).unwrap_or(Value::Null);
-    let malformed = |code, message: String| Malformed { id: answerable(), code, message, call: None };
+    let malformed =
+        |code, message: String| Box::new(Malformed { id: answerable(), code, message, call: None });
     check_case(&map, &["jsonrpc", "id", "method", "params"])
         .map_err(|error| malformed(INVALID_REQUEST, error))?;
     let method = match map.get("method") {
@@ -136,11 +138,8 @@ fn object(mut map: Map<String, Value>) -> Result<Message, Malformed> {
     match method {
         "tools/call" => {
             let params = map.remove("params");
-            call(params, id.as_ref(), known_id).map_err(|(code, message, tool)| Malformed {
-                id: answerable(),
-                code,
-                message,
-                call: Some(tool),
+            call(params, id.as_ref(), known_id).map_err(|(code, message, tool)| {
+                Box::new(Malformed { id: answerable(), code, message, call: Some(tool) })
             })
         }
         "notifications/cancelled" => {

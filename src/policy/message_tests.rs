@@ -10,7 +10,7 @@ fn call(line: &str) -> super::Call {
     }
 }
 
-fn malformed(line: impl AsRef<[u8]>) -> Malformed {
+fn malformed(line: impl AsRef<[u8]>) -> Box<Malformed> {
     read(line.as_ref()).expect_err(&String::from_utf8_lossy(line.as_ref()))
 }
 

@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "capture")]
+mod effects;
 mod hostile;
 mod laws;
 mod proxy;

@@ -72,11 +72,11 @@ pub fn run(options: Options) -> Result<Ended> {
     let inward = Arc::clone(&session);
     thread("caller", move || {
         // Both ends close when this returns: the server sees the end of its input, the caller a closed pipe.
-        note("caller", inward.from_caller(caller_in, to_server));
+        note("caller", inward.serve_caller(caller_in, to_server));
     })?;
     let (exited, server_runs) = io::pipe().map_err(|error| broken("cannot make a pipe", error))?;
     let outward = thread("server", move || {
-        note("server", session.from_server(UntilExit { pipe: from_server, exited }));
+        note("server", session.serve_server(UntilExit { pipe: from_server, exited }));
     })?;
 
     let status = wait(&mut server, &running).map_err(|error| broken("cannot wait for the server", error))?;

@@ -45,9 +45,9 @@ impl Session {
     }
 
     /// Reads the caller to its end and passes on to the server what may pass.
-    pub(super) fn from_caller(&self, caller: impl Read, mut server: impl Write) -> io::Result<()> {
+    pub(super) fn serve_caller(&self, caller: impl Read, mut server: impl Write) -> io::Result<()> {
         let mut lines = Lines::new(caller);
-        while let Some(line) = lines.next()? {
+        while let Some(line) = lines.read()? {
             match line {
                 Line::Whole(bytes) => {
                     if self.may_pass(bytes)? {
@@ -65,10 +65,10 @@ impl Session {
     }
 
     /// Reads the server to its end and passes everything on to the caller.
-    pub(super) fn from_server(&self, server: impl Read) -> io::Result<()> {
+    pub(super) fn serve_server(&self, server: impl Read) -> io::Result<()> {
         let mut lines = Lines::new(server);
         loop {
-            let line = match lines.next() {
+            let line = match lines.read() {
                 Ok(Some(line)) => line,
                 Ok(None) => break,
                 Err(error) => return self.close_caller().and(Err(error)),

@@ -1,10 +1,15 @@
 //! `assay-gates diff`: what changed between two pieces of evidence.
 
 use crate::error::{Code, Error, Exit, Result};
-use crate::judge::diff::{CapabilityDiff, CrossRuntimeDiff, EffectsDiff, Evidence, WorkPrefix};
+use crate::evidence::Archive;
+use crate::evidence::archive::MAX_SOURCE;
+use crate::judge::diff::{CapabilityDiff, CrossRuntimeDiff, EffectsDiff, Evidence, WorkPrefix, chosen};
+use crate::pack;
 use crate::report;
 use clap::Args as ClapArgs;
 use serde::Serialize;
+use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Compare two runs: what is touched, decided and done now that was not before.
@@ -16,7 +21,7 @@ Examples:
   assay-gates diff openai/run-1 gemini/run-1 --cross-runtime \\
     --base-prefix /run/assay-gates/work/ --head-prefix /run/assay-gates/work/
 
-BASE and HEAD are archives, extracted members, run folders, proof roots or pack folders.
+BASE and HEAD are archives, extracted members, run folders, proof roots, or packs (folder or zip).
 Exit code 0 when they are equal, 11 when they differ, 12 when they can't be compared, 14 when one is invalid.")]
 pub struct Args {
     /// What was before
@@ -63,7 +68,7 @@ pub fn run(args: &Args) -> Result<Exit> {
         ));
     }
     let gate = args.gate.as_deref();
-    let (base, head) = (Evidence::open(&args.base, gate)?, Evidence::open(&args.head, gate)?);
+    let (base, head) = (opened(&args.base, gate)?, opened(&args.head, gate)?);
     if args.effects {
         let (before, after) = (effects(&base, &args.base)?, effects(&head, &args.head)?);
         let diff = EffectsDiff::of(
@@ -83,6 +88,52 @@ pub fn run(args: &Args) -> Result<Exit> {
     let diff = CapabilityDiff::of(&base.side, &head.side)?;
     show(args.format, &diff, &diff.shown())?;
     Ok(diff.exit())
+}
+
+fn opened(path: &Path, gate: Option<&str>) -> Result<Evidence> {
+    let mut magic = [0; 2];
+    let zip = path.is_file()
+        && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
+        && &magic == b"PK";
+    if zip { of_zip(path, gate) } else { Evidence::open(path, gate) }
+}
+
+/// The first run of a gate in a zipped pack.
+fn of_zip(path: &Path, gate: Option<&str>) -> Result<Evidence> {
+    let invalid =
+        |wrong: pack::Finding| Error::new(Code::EvidenceInvalid, wrong.to_string()).at(path.display());
+    let source = pack::Source::open(path).map_err(invalid)?;
+    let gates: BTreeSet<&str> = source
+        .members()
+        .keys()
+        .filter_map(|name| name.strip_prefix("payload/gates/")?.split_once('/').map(|(gate, _)| gate))
+        .collect();
+    let folder =
+        format!("payload/gates/{}/run-1/", chosen(&gates, gate).map_err(|error| error.at(path.display()))?);
+    let mut archives = source.members().keys().filter(|name| {
+        name.strip_prefix(&folder)
+            .is_some_and(|name| name.starts_with("runner-") && name.ends_with(".tar.gz"))
+    });
+    let (Some(name), None) = (archives.next(), archives.next()) else {
+        return Err(Error::new(
+            Code::EvidenceInvalid,
+            "expected one archive (runner-*.tar.gz), found none or several",
+        )
+        .at(format!("{}: {folder}", path.display())));
+    };
+    let archive = source.read(name, MAX_SOURCE).map_err(invalid)?;
+    let archive = Archive::from_bytes(&archive).map_err(|error| {
+        let place = format!("{}: {name}: {}", path.display(), error.place().unwrap_or("archive"));
+        error.at(place)
+    })?;
+    let beside = format!("{folder}tool_effects.json");
+    let effects = source
+        .members()
+        .contains_key(&beside)
+        .then(|| source.read(&beside, MAX_SOURCE))
+        .transpose()
+        .map_err(invalid)?;
+    Evidence::of_archive(&archive, effects.as_deref(), &path.join(folder))
 }
 
 fn effects<'a>(evidence: &'a Evidence, path: &Path) -> Result<&'a crate::evidence::ToolEffects> {

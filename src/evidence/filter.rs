@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 /// The rules of this release.
 const RULES: &str = include_str!("filter.yaml");
 
-/// Distinct filtered paths of one run; more is a named refusal.
+/// Distinct filtered paths of one run, but those of rules with a number of their own; more is a named refusal.
 pub const MAX_DISTINCT_PATHS: usize = 1024;
 
 /// The rules, in the order in which they are tried.
@@ -43,6 +43,8 @@ pub struct Rule {
     and_contains: Vec<String>,
     #[serde(default)]
     shared_object: bool,
+    #[serde(default)]
+    distinct: Option<usize>,
 }
 
 impl Rule {
@@ -125,7 +127,7 @@ impl Filter {
 
     /// The first rule by which an open of `path` is telemetry, and the text that it matched.
     #[must_use]
-    pub fn telemetry<'p>(&self, path: &'p PathValue) -> Option<(&str, &'p str)> {
+    pub fn telemetry<'p>(&self, path: &'p PathValue) -> Option<(&Rule, &'p str)> {
         let text = match path.state {
             PathState::Resolved | PathState::Requested | PathState::Deleted => path.value.as_str(),
             PathState::Anonymous => path.requested.as_deref()?,
@@ -136,16 +138,16 @@ impl Filter {
         self.rules
             .iter()
             .find(|rule| rule.matches(text) && (rule.matches(normal) || text == normal))
-            .map(|rule| (rule.name.as_str(), text))
+            .map(|rule| (rule, text))
             .or_else(|| self.exactly_requested(path))
     }
 
-    fn exactly_requested<'p>(&self, path: &'p PathValue) -> Option<(&str, &'p str)> {
+    fn exactly_requested<'p>(&self, path: &'p PathValue) -> Option<(&Rule, &'p str)> {
         let requested = path.requested.as_deref()?;
         self.rules
             .iter()
             .find(|rule| rule.exact.iter().any(|exact| exact == requested))
-            .map(|rule| (rule.name.as_str(), requested))
+            .map(|rule| (rule, requested))
     }
 }
 
@@ -160,24 +162,29 @@ impl Tally {
     /// Counts one filtered open.
     ///
     /// # Errors
-    /// `BudgetExceeded` at more than [`MAX_DISTINCT_PATHS`] distinct paths.
-    pub fn count(&mut self, rule: &str, path: &str) -> Result<()> {
-        if !self.paths.contains_key(rule) {
-            self.paths.insert(rule.to_owned(), BTreeMap::new());
+    /// `BudgetExceeded` at more than [`MAX_DISTINCT_PATHS`] distinct paths, or more than the rule's own number.
+    pub fn count(&mut self, rule: &Rule, path: &str) -> Result<()> {
+        if !self.paths.contains_key(&rule.name) {
+            self.paths.insert(rule.name.clone(), BTreeMap::new());
         }
-        let Some(paths) = self.paths.get_mut(rule) else { return Ok(()) };
+        let Some(paths) = self.paths.get_mut(&rule.name) else { return Ok(()) };
         if let Some(count) = paths.get_mut(path) {
             *count += 1;
             return Ok(());
         }
-        if self.distinct == MAX_DISTINCT_PATHS {
+        let (used, limit) = match rule.distinct {
+            Some(own) => (paths.len(), own),
+            None => (self.distinct, MAX_DISTINCT_PATHS),
+        };
+        if used == limit {
             return Err(Error::new(
                 Code::BudgetExceeded,
-                format!("expected at most {MAX_DISTINCT_PATHS} distinct filtered paths, found more; the next is {path}"),
+                format!("expected at most {limit} distinct filtered paths, found more; the next is {path}"),
             )
+            .at(format!("rule {}", rule.name))
             .hint("measure a smaller step, or keep generated files out of the filtered folders"));
         }
-        self.distinct += 1;
+        self.distinct += usize::from(rule.distinct.is_none());
         paths.insert(path.to_owned(), 1);
         Ok(())
     }

@@ -136,10 +136,17 @@ pub struct CountedEffect {
 }
 
 impl CountedEffect {
-    /// The comparable part of `effect`; `None` for births, ends and the driver's moves.
+    /// The comparable part of `effect`; `None` for births, ends, the driver's moves, and what a ring does to open
+    /// descriptors, of which syscalls (read, write, epoll) are no effects either.
     #[must_use]
     pub fn of(effect: &Effect) -> Option<Self> {
-        if matches!(effect.operation, Operation::Fork | Operation::Exit | Operation::CgroupAttach) {
+        let ring_without_a_name = effect.operation == Operation::IoUring
+            && effect.path.is_none()
+            && effect.target.is_none()
+            && effect.endpoint.is_none();
+        if ring_without_a_name
+            || matches!(effect.operation, Operation::Fork | Operation::Exit | Operation::CgroupAttach)
+        {
             return None;
         }
         let name = |path: &PathValue| path.value.clone();

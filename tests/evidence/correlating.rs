@@ -64,9 +64,10 @@ fn several_decisions_without_a_known_cgroup_are_no_doubt() {
 }
 
 fn of(summary: &Summary, endpoints: Endpoints) -> ObservationHealth {
+    let libraries = &Filter::embedded().unwrap().rules()[4];
     let mut filtered = Tally::default();
     for (path, count) in [("/lib/a", 3), ("/lib/b", 1)] {
-        (0..count).for_each(|_| filtered.count("system_libraries", path).unwrap());
+        (0..count).for_each(|_| filtered.count(libraries, path).unwrap());
     }
     let counts =
         Counts { kernel_events: 3, endpoints, filtered: &filtered, decisions: Some(1), sdk: Some((3, 1)) };

@@ -542,6 +542,28 @@ fn the_command_compares_and_says_by_its_exit_code_how_it_went() {
     std::fs::write(folder.path().join("broken.tar.gz"), "x").unwrap();
     assert_eq!(diff(&["base", "broken.tar.gz"]).0, 14);
     assert_eq!(diff(&["base", "none"]).0, 1);
+    zip(
+        &folder.path().join("base"),
+        &folder.path().join("pack.zip"),
+        &["runner-kernel-only.tar.gz", "tool_effects.json"],
+    );
+    assert_eq!(diff(&["base", "pack.zip", "--effects"]).0, 0);
+    assert_eq!(diff(&["pack.zip", "head"]).0, 11);
+    assert_eq!(diff(&["base", "pack.zip", "--gate", "other"]).0, 2);
+    zip(&folder.path().join("base"), &folder.path().join("empty.zip"), &["tool_effects.json"]);
+    assert_eq!(diff(&["base", "empty.zip"]).0, 14);
+}
+
+/// A zipped pack of which one gate's first run has these files.
+fn zip(run: &Path, file: &Path, names: &[&str]) {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(file).unwrap());
+    for name in names {
+        zip.start_file(format!("payload/gates/a/run-1/{name}"), zip::write::SimpleFileOptions::default())
+            .unwrap();
+        zip.write_all(&std::fs::read(run.join(name)).unwrap()).unwrap();
+    }
+    zip.finish().unwrap();
 }
 
 fn strings() -> impl Strategy<Value = BTreeSet<String>> {

@@ -3,12 +3,16 @@
 use assay_gates::capture::{PathState, PathValue};
 use assay_gates::error::Code;
 use assay_gates::evidence::Filter;
-use assay_gates::evidence::filter::{MAX_DISTINCT_PATHS, Tally};
+use assay_gates::evidence::filter::{MAX_DISTINCT_PATHS, Rule, Tally};
 use proptest::prelude::*;
 
 fn rule_of(path: &str, state: PathState, requested: Option<&str>) -> Option<String> {
     let value = PathValue { value: path.to_owned(), state, requested: requested.map(str::to_owned) };
-    Filter::embedded().unwrap().telemetry(&value).map(|(rule, _)| rule.to_owned())
+    Filter::embedded().unwrap().telemetry(&value).map(|(rule, _)| rule.name().to_owned())
+}
+
+fn rule(name: &str) -> &'static Rule {
+    Filter::embedded().unwrap().rules().iter().find(|rule| rule.name() == name).unwrap()
 }
 
 fn resolved(path: &str) -> Option<String> {
@@ -154,10 +158,11 @@ fn an_unknown_key_and_a_rule_without_condition_are_errors() {
 
 #[test]
 fn the_most_frequent_paths_come_first_and_equals_by_name() {
+    let rule = rule("system_libraries");
     let mut tally = Tally::default();
     for (path, count) in [("/lib/b", 2), ("/lib/a", 2), ("/lib/c", 3), ("/lib/d", 1)] {
         for _ in 0..count {
-            tally.count("system_libraries", path).unwrap();
+            tally.count(rule, path).unwrap();
         }
     }
     assert_eq!(tally.top(3), [("/lib/c", 3), ("/lib/a", 2), ("/lib/b", 2)]);
@@ -166,12 +171,16 @@ fn the_most_frequent_paths_come_first_and_equals_by_name() {
 
 #[test]
 fn the_budget_of_distinct_filtered_paths_is_a_named_refusal() {
+    let (rule, packages) = (rule("pseudo_filesystems"), rule("node_modules"));
     let mut tally = Tally::default();
-    for n in 0..MAX_DISTINCT_PATHS {
-        tally.count("pseudo_filesystems", &format!("/proc/{n}")).unwrap();
+    for n in 0..2000 {
+        tally.count(packages, &format!("/w/node_modules/{n}")).unwrap();
     }
-    tally.count("pseudo_filesystems", "/proc/0").unwrap();
-    assert_eq!(tally.count("pseudo_filesystems", "/proc/x").unwrap_err().code(), Code::BudgetExceeded);
+    for n in 0..MAX_DISTINCT_PATHS {
+        tally.count(rule, &format!("/proc/{n}")).unwrap();
+    }
+    tally.count(rule, "/proc/0").unwrap();
+    assert_eq!(tally.count(rule, "/proc/x").unwrap_err().code(), Code::BudgetExceeded);
 }
 
 proptest! {

@@ -87,7 +87,7 @@ fn what_is_no_archive_is_named() {
     let place = Place::with(b"hello");
     let (code, _, stderr) = place.verify(&[]);
     assert_eq!(code, 14);
-    assert!(stderr.contains("expected an archive (.tar.gz), found another kind of file"), "{stderr}");
+    assert!(stderr.contains("found another kind of file"), "{stderr}");
     std::fs::remove_file(place.file()).unwrap();
     assert_eq!(place.verify(&[]).0, 1);
 }

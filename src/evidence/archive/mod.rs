@@ -5,6 +5,7 @@ mod examine;
 mod read;
 mod write;
 
+pub use container::MAX_SOURCE;
 pub use examine::{Finding, examine_members, safe_run_id};
 pub use read::{Archive, examine, read_bounded};
 pub use write::{Members, write};

@@ -4,7 +4,7 @@ use super::side::Side;
 use crate::error::{Code, Error, Result};
 use crate::evidence::archive::{Finding, examine_members, member, read_bounded};
 use crate::evidence::{Archive, ToolEffects, strict};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Verified evidence of one run.
@@ -30,7 +30,10 @@ impl Evidence {
         if let Some(gates) =
             [path.join("gates"), path.join("payload/gates")].into_iter().find(|path| path.is_dir())
         {
-            return Self::of_run(&chosen(&gates, gate)?.join("run-1"));
+            let names = gates_below(&gates)?;
+            let names = names.iter().map(String::as_str).collect();
+            let gate = chosen(&names, gate).map_err(|error| error.at(gates.display()))?;
+            return Self::of_run(&gates.join(gate).join("run-1"));
         }
         if path.join(member::HEALTH).is_file() {
             return Self::of_extract(path);
@@ -140,25 +143,30 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-/// The folder of the gate that was asked for, or of the only one.
-fn chosen(gates: &Path, gate: Option<&str>) -> Result<PathBuf> {
-    let mut names: Vec<String> = entries(gates)?
+/// The names of the folders below `gates`.
+fn gates_below(gates: &Path) -> Result<Vec<String>> {
+    Ok(entries(gates)?
         .into_iter()
         .filter(|path| path.is_dir())
         .filter_map(|path| path.file_name().and_then(|name| name.to_str()).map(str::to_owned))
-        .collect();
-    names.sort();
-    let wrong = |message: String| {
-        Err(Error::new(Code::Usage, message)
-            .at(gates.display())
-            .hint(format!("--gate {}", names.first().map_or("ID", String::as_str))))
+        .collect())
+}
+
+/// The gate that was asked for, or the only one.
+///
+/// # Errors
+/// `Usage`, with the choice to make.
+pub fn chosen<'a>(gates: &BTreeSet<&'a str>, gate: Option<&str>) -> Result<&'a str> {
+    let all = || gates.iter().copied().collect::<Vec<_>>().join(", ");
+    let message = match gate {
+        Some(gate) => match gates.get(gate) {
+            Some(found) => return Ok(found),
+            None => format!("expected one of the gates {}, found {gate}", all()),
+        },
+        None => match gates.first() {
+            Some(only) if gates.len() == 1 => return Ok(only),
+            _ => format!("expected a choice among {} gates, found none: {}", gates.len(), all()),
+        },
     };
-    match (gate, names.as_slice()) {
-        (Some(gate), names) if names.iter().any(|name| name == gate) => Ok(gates.join(gate)),
-        (Some(gate), names) => wrong(format!("expected one of the gates {}, found {gate}", names.join(", "))),
-        (None, [only]) => Ok(gates.join(only)),
-        (None, names) => {
-            wrong(format!("expected a choice among {} gates, found none: {}", names.len(), names.join(", ")))
-        }
-    }
+    Err(Error::new(Code::Usage, message).hint(format!("--gate {}", gates.first().unwrap_or(&"ID"))))
 }

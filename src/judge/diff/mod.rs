@@ -17,6 +17,6 @@ pub use baseline::{Baseline, BaselineDiff, ToolBaseline, ToolChange};
 pub use capability::{CapabilityDiff, OutcomeChange, PolicyOutcomes, Preconditions, Scope, Unbound};
 pub use cross::{CrossRuntimeDiff, Runtime, Sdk, WorkPrefix};
 pub use effects::{EffectSets, EffectsDiff, Recounted, ToolDiff};
-pub use input::Evidence;
+pub use input::{Evidence, chosen};
 pub use sets::{SetDiff, SurfaceDiff};
 pub use side::Side;

@@ -3,7 +3,7 @@
 //! A pack is a folder (or its zip): `manifest.json`, `subject-checksums.txt`, `statement.intoto.json` and `payload/`.
 //! [`build()`] makes one of a proof root, [`merge()`] one of the packs of a fleet's shards.
 
-mod attestation;
+pub mod attestation;
 mod build;
 pub mod claims;
 mod finding;

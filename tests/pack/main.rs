@@ -1,5 +1,6 @@
 //! From a proof root to a pack and back: what a pack carries, what it refuses, and what verification finds.
 
+mod attesting;
 mod building;
 mod fixture;
 #[path = "../evidence/fixtures.rs"]

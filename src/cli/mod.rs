@@ -15,6 +15,7 @@ mod list;
 mod mcp_wrap;
 mod pack;
 mod record;
+mod report;
 mod run;
 mod triage;
 mod upload;
@@ -24,7 +25,6 @@ mod watch;
 
 use crate::error::Exit;
 use crate::error::Result;
-use crate::report;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -63,6 +63,7 @@ enum Command {
     Lane(lane::Args),
     Record(record::Args),
     Triage(triage::Args),
+    Report(report::Args),
     Dispatch(dispatch::Args),
     Watch(watch::Args),
     Explain(explain::Args),
@@ -93,7 +94,7 @@ pub fn main() -> ExitCode {
     match carry_out(cli) {
         Ok(exit) => ExitCode::from(exit.code()),
         Err(error) => {
-            report::error(&error);
+            crate::report::error(&error);
             ExitCode::from(error.exit().code())
         }
     }
@@ -101,7 +102,7 @@ pub fn main() -> ExitCode {
 
 fn carry_out(cli: Cli) -> Result<Exit> {
     let Some(command) = cli.command else {
-        report::data(&version(cli.verbose));
+        crate::report::data(&version(cli.verbose));
         return Ok(Exit::Passed);
     };
     match command {
@@ -117,6 +118,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Record(args) => record::run(args),
+        Command::Report(args) => report::run(&args),
         Command::Dispatch(args) => dispatch::run(&args),
         Command::Watch(args) => watch::run(&args),
         Command::Triage(args) => triage::run(&args),

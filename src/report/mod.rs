@@ -9,6 +9,7 @@ mod human;
 mod junit;
 mod lines;
 mod output;
+pub mod page;
 mod summary;
 mod table;
 

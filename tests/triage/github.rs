@@ -107,6 +107,12 @@ fn job_answer(run: u64, at: usize, job: &JobOf) -> Value {
     )
 }
 
+/// The page of a run's jobs.
+pub fn jobs_answer(id: u64, run: &RunOf) -> Value {
+    let jobs: Vec<Value> = run.jobs.iter().enumerate().map(|(at, job)| job_answer(id, at, job)).collect();
+    json!({"total_count": jobs.len(), "jobs": jobs})
+}
+
 pub fn job_id(run: u64, at: usize) -> u64 {
     run * 10 + at as u64
 }
@@ -133,9 +139,7 @@ pub async fn mount_run(server: &MockServer, id: u64, run: &RunOf) {
     let record = json_answer(&run_answer(id, run));
     get(server, &format!("/actions/runs/{id}"), record.clone()).await;
     get(server, &format!("/actions/runs/{id}/attempts/{attempt}"), record).await;
-    let jobs: Vec<Value> = run.jobs.iter().enumerate().map(|(at, job)| job_answer(id, at, job)).collect();
-    let page = json!({"total_count": jobs.len(), "jobs": jobs});
-    get(server, &format!("/actions/runs/{id}/attempts/{attempt}/jobs"), json_answer(&page)).await;
+    get(server, &format!("/actions/runs/{id}/attempts/{attempt}/jobs"), json_answer(&jobs_answer(id, run))).await;
     if run.forbidden {
         let refused = no(403, "Resource not accessible by personal access token");
         get(server, &format!("/actions/runs/{id}/artifacts"), refused.clone()).await;

@@ -12,7 +12,7 @@ pub use logs::gate_of_step;
 pub use run::{Scope, from_run};
 pub use tree::Tree;
 
-use super::facts::{Case, Place};
+use super::facts::{Case, Fact, FactKind, Place};
 use super::log::{open_zip, read_zip, scan};
 use super::rules::Rules;
 use crate::error::{Code, Error, Result};
@@ -116,8 +116,17 @@ pub fn add_pack(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
     let mut tree = Tree::open(path)?;
     if !tree.names().iter().any(|name| name == "manifest.json") {
         case.missing.push("pack: there is no manifest.json in it".to_owned());
+        root::gather(rules, &mut tree, "payload/", case);
+        return Ok(());
     }
     root::gather(rules, &mut tree, "payload/", case);
+    // A pack of a red run may lack what a verifier asks for; one that says green must hold in every point.
+    let green = case.facts.iter().any(|fact| fact.kind == FactKind::Run && fact.key == "green_with");
+    if green && let (None, verification) = crate::pack::verify(path) {
+        let first = verification.findings.first().map_or_else(|| "refused".to_owned(), ToString::to_string);
+        let place = Place { file: Some("manifest.json".to_owned()), ..Place::default() };
+        case.push(Fact::new(FactKind::Artifact, "verify", first, place));
+    }
     Ok(())
 }
 

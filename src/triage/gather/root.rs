@@ -3,11 +3,15 @@
 use super::flatten::flatten;
 use super::logs;
 use super::tree::Tree;
+use crate::evidence::Archive;
 use crate::triage::facts::{Case, Fact, FactKind, Place};
 use crate::triage::log::scan;
 use crate::triage::rules::Rules;
 use serde_json::Value;
 use std::collections::BTreeSet;
+
+/// An archive is at most this large.
+const LARGEST_ARCHIVE: u64 = 100 << 20;
 
 /// Reads a proof root (`prefix` empty) or the payload of a pack (`prefix` `payload/`).
 pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
@@ -43,6 +47,7 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
     }
     match selected {
         Some(selected) if !selected.is_empty() && passed.len() == gates.len() => {
+            let top = Place { file: Some("gates".to_owned()), ..top };
             case.push(Fact::new(FactKind::Run, "green_with", passed.join(", "), top));
         }
         Some(_) => {}
@@ -89,6 +94,7 @@ fn one_gate(
     };
     let verdict_file = format!("{folder}verdict.json");
     let verdict = json(tree, &verdict_file, "verdict.json", &place(&verdict_file, None), case);
+    let mut archives = 0;
     for run in 1..=9 {
         let runs = format!("{folder}run-{run}/");
         if !tree.names().iter().any(|name| name.starts_with(&runs)) {
@@ -107,6 +113,7 @@ fn one_gate(
             let path = format!("{runs}{file}");
             json(tree, &path, name, &place(&path, Some(run)), case);
         }
+        archives += verify_archives(tree, &runs, &place("", Some(run)), case);
         sdk_versions(tree, &runs, case);
         for measured in ["stdout.log", "stderr.log"] {
             log(
@@ -123,6 +130,10 @@ fn one_gate(
     log(rules, tree, &log_file, place(&log_file, None), false, case);
     let status_file = format!("{folder}status.txt");
     match tree.read(&status_file) {
+        Ok(Some(text)) if archives == 0 && text.trim_ascii() == b"passed" => {
+            case.missing.push(format!("{folder}: a passed gate without archives shows nothing"));
+            "incomplete".to_owned()
+        }
         Ok(Some(text)) => {
             let word = String::from_utf8_lossy(&text).trim().to_owned();
             if matches!(word.as_str(), "passed" | "failed" | "skipped" | "incomplete") {
@@ -130,6 +141,10 @@ fn one_gate(
             } else {
                 "incomplete".to_owned()
             }
+        }
+        Ok(None) if listed.as_deref() == Some("passed") && archives == 0 => {
+            case.missing.push(format!("{folder}: a passed gate without archives shows nothing"));
+            "incomplete".to_owned()
         }
         Ok(None) => listed.unwrap_or_else(|| {
             case.missing.push(status_file);
@@ -140,6 +155,25 @@ fn one_gate(
             "incomplete".to_owned()
         }
     }
+}
+
+/// Recomputes every archive of a run; gives how many there are.
+fn verify_archives(tree: &mut Tree, runs: &str, place: &Place, case: &mut Case) -> u32 {
+    let is_archive = |name: &&String| {
+        name.strip_prefix(runs).is_some_and(|file| file.starts_with("runner-") && file.ends_with(".tar.gz"))
+    };
+    let names: Vec<String> = tree.names().iter().filter(is_archive).cloned().collect();
+    for name in &names {
+        let verified = match tree.read_up_to(name, LARGEST_ARCHIVE) {
+            Ok(bytes) => Archive::from_bytes(&bytes.unwrap_or_default()).map(|_| ()).map_err(|error| error.to_string()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = verified {
+            let place = Place { file: Some(name.clone()), ..place.clone() };
+            case.push(Fact::new(FactKind::Artifact, "verify", format!("{name}: {error}"), place));
+        }
+    }
+    u32::try_from(names.len()).unwrap_or(u32::MAX)
 }
 
 fn log(rules: &Rules, tree: &mut Tree, name: &str, place: Place, measured: bool, case: &mut Case) {
@@ -204,7 +238,7 @@ fn environment(case: &mut Case, run: Option<&Value>, manifest: Option<&Value>) {
     let kernel = kernel.or_else(|| {
         field(case, "capture_proof.json:/environment/", &["/kernel", "/kernel_release", "/release"])
     });
-    let toolchain = at(run, &["/host/toolchain", "/tool_version"]);
+    let toolchain = field(case, "capture_proof.json:/environment/", &["/object_compiler"]);
     let lost: u64 = case
         .facts
         .iter()

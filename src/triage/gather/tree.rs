@@ -57,10 +57,18 @@ impl Tree {
     /// # Errors
     /// A sentence, when it is there and can't be read.
     pub fn read(&mut self, name: &str) -> Result<Option<Vec<u8>>, String> {
+        self.read_up_to(name, LARGEST)
+    }
+
+    /// As [`Self::read`], with a limit of the caller's.
+    ///
+    /// # Errors
+    /// A sentence, when it is there and can't be read.
+    pub fn read_up_to(&mut self, name: &str, limit: u64) -> Result<Option<Vec<u8>>, String> {
         self.with(name, |reader| {
             let mut bytes = Vec::new();
-            reader.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-            if bytes.len() as u64 > LARGEST { Err(format!("larger than {LARGEST} bytes")) } else { Ok(bytes) }
+            reader.take(limit + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+            if bytes.len() as u64 > limit { Err(format!("larger than {limit} bytes")) } else { Ok(bytes) }
         })
     }
 

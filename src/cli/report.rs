@@ -67,7 +67,9 @@ fn of_path(path: &Path, name: &str) -> Result<Document> {
         OnDisk::Pack => "payload/",
         OnDisk::Logs | OnDisk::Log => {
             let what = "expected a proof root or a pack, found logs";
-            return Err(Error::new(Code::TriageInput, what).at(path.display()).hint(format!("assay-gates triage {name}")));
+            return Err(Error::new(Code::TriageInput, what)
+                .at(path.display())
+                .hint(format!("assay-gates triage {name}")));
         }
     };
     Ok(read(&mut Tree::open(path)?, prefix, name))
@@ -79,12 +81,16 @@ fn of_run(target: &RunTarget, args: &Args) -> Result<Document> {
     let id = target.run.unwrap_or_default();
     with_client(settings, async |client| {
         let artifacts = client.artifacts(id).await?;
-        let pack = artifacts.iter().filter(|artifact| artifact.name.starts_with(PACK_NAME)).max_by_key(|artifact| artifact.id);
+        let pack = artifacts
+            .iter()
+            .filter(|artifact| artifact.name.starts_with(PACK_NAME))
+            .max_by_key(|artifact| artifact.id);
         let pack = pack.ok_or_else(|| {
             Error::new(Code::ArtifactGone, format!("run {id} has no artifact {PACK_NAME}"))
                 .hint(format!("assay-gates triage {id}"))
         })?;
-        let scratch = tempfile::tempdir().map_err(|error| Error::io("cannot create", &std::env::temp_dir(), error))?;
+        let scratch =
+            tempfile::tempdir().map_err(|error| Error::io("cannot create", &std::env::temp_dir(), error))?;
         let zip = scratch.path().join("pack.zip");
         client.artifact_zip(pack, &zip).await?;
         Ok(read(&mut Tree::open(&zip)?, "payload/", &args.target))
@@ -92,11 +98,18 @@ fn of_run(target: &RunTarget, args: &Args) -> Result<Document> {
 }
 
 fn github(document: &Document) -> Result<()> {
-    let verdicts: Vec<GateVerdict> = document.gates.iter().map(|gate| {
-        let missing = || GateVerdict::skipped(&gate.id, Exit::CaptureIncomplete, "no verdict was written".to_owned());
-        gate.verdict.clone().unwrap_or_else(missing)
-    }).collect();
-    let citable = document.record.as_ref().map_or(Err("nothing was measured"), |record| record.source.citable());
+    let verdicts: Vec<GateVerdict> = document
+        .gates
+        .iter()
+        .map(|gate| {
+            let missing = || {
+                GateVerdict::skipped(&gate.id, Exit::CaptureIncomplete, "no verdict was written".to_owned())
+            };
+            gate.verdict.clone().unwrap_or_else(missing)
+        })
+        .collect();
+    let citable =
+        document.record.as_ref().map_or(Err("nothing was measured"), |record| record.source.citable());
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let artifact = variable("ARTIFACT_URL").map(|url| ArtifactLine {
         url,

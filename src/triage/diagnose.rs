@@ -140,6 +140,11 @@ fn is_broken(fact: &Fact) -> bool {
 fn divergence(case: &Case, fact: Option<&Fact>) -> (String, Vec<String>) {
     let drift = |fact: &&Fact| fact.kind == FactKind::Field && fact.key.ends_with("/divergence/diff");
     let told = |fact: &Fact| {
+        if fact.key.ends_with("/divergence/diff") {
+            let artifact = fact.key.replace("/divergence/diff", "/divergence/artifact");
+            let named = case.facts.iter().find(|other| other.key == artifact && other.place == fact.place);
+            return format!("the runs differ in {}", named.map_or("unknown", |named| named.value.as_str()));
+        }
         let name = fact.key.rsplit('/').next().unwrap_or_default();
         if fact.kind == FactKind::Field {
             format!("{name}: {}", first_line(&fact.value))

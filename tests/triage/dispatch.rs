@@ -45,24 +45,41 @@ async fn github(post: ResponseTemplate, shows_up: bool, runner: Option<&str>) ->
         .and(path(LIST))
         .respond_with(move |_: &Request| {
             // A run shows up a little later, among others.
-            let mut runs = vec![run_answer(7, &RunOf { title: Some("Gates all [another]".into()), ..RunOf::default() })];
-            if let (true, true, Some(nonce)) = (shows_up, looks.fetch_add(1, Ordering::SeqCst) > 0, listed.nonce()) {
-                runs.push(run_answer(100, &RunOf { title: Some(format!("Gates all [{nonce}]")), ..RunOf::default() }));
+            let mut runs =
+                vec![run_answer(7, &RunOf { title: Some("Gates all [another]".into()), ..RunOf::default() })];
+            if let (true, true, Some(nonce)) =
+                (shows_up, looks.fetch_add(1, Ordering::SeqCst) > 0, listed.nonce())
+            {
+                runs.push(run_answer(
+                    100,
+                    &RunOf { title: Some(format!("Gates all [{nonce}]")), ..RunOf::default() },
+                ));
             }
-            ResponseTemplate::new(200).set_body_json(json!({"total_count": runs.len(), "workflow_runs": runs}))
+            ResponseTemplate::new(200)
+                .set_body_json(json!({"total_count": runs.len(), "workflow_runs": runs}))
         })
         .mount(&server)
         .await;
     let runners: Vec<Value> = runner
         .iter()
-        .map(|status| answer("runner", json!({"id": 1, "name": "bpf-1", "os": "linux", "status": status, "busy": false,
-            "labels": [{"name": "self-hosted"}, {"name": "assay-bpf-runner"}]})))
+        .map(|status| {
+            answer(
+                "runner",
+                json!({"id": 1, "name": "bpf-1", "os": "linux", "status": status, "busy": false,
+            "labels": [{"name": "self-hosted"}, {"name": "assay-bpf-runner"}]}),
+            )
+        })
         .collect();
     let runners = json!({"total_count": runners.len(), "runners": runners});
     get(&server, "/repos/o/r/actions/runners", ResponseTemplate::new(200).set_body_json(runners)).await;
     let repository = answer("full-repository", json!({"default_branch": "main"}));
     get(&server, "/repos/o/r", ResponseTemplate::new(200).set_body_json(repository)).await;
-    get(&server, "/repos/o/r/actions/runs/100", ResponseTemplate::new(200).set_body_json(run_answer(100, &RunOf::default()))).await;
+    get(
+        &server,
+        "/repos/o/r/actions/runs/100",
+        ResponseTemplate::new(200).set_body_json(run_answer(100, &RunOf::default())),
+    )
+    .await;
     (server, posts)
 }
 
@@ -72,7 +89,14 @@ async fn get(server: &MockServer, at: &str, answer: ResponseTemplate) {
 
 async fn cli(server: &MockServer, arguments: &[&str]) -> (i32, String, String) {
     let mut all: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-    all.extend(["--repo".into(), "o/r".into(), "--api-url".into(), server.uri(), "--interval".into(), "0.01".into()]);
+    all.extend([
+        "--repo".into(),
+        "o/r".into(),
+        "--api-url".into(),
+        server.uri(),
+        "--interval".into(),
+        "0.01".into(),
+    ]);
     tokio::task::spawn_blocking(move || {
         let folder = tempfile::tempdir().unwrap();
         let all: Vec<&str> = all.iter().map(String::as_str).collect();
@@ -84,12 +108,19 @@ async fn cli(server: &MockServer, arguments: &[&str]) -> (i32, String, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_with_the_run_is_enough() {
-    let details = answer("workflow-dispatch-response", json!({"workflow_run_id": 100, "run_url": "https://api.github.com/x", "html_url": "https://github.com/x"}));
-    let (server, posts) = github(ResponseTemplate::new(200).set_body_json(details), false, Some("online")).await;
+    let details = answer(
+        "workflow-dispatch-response",
+        json!({"workflow_run_id": 100, "run_url": "https://api.github.com/x", "html_url": "https://github.com/x"}),
+    );
+    let (server, posts) =
+        github(ResponseTemplate::new(200).set_body_json(details), false, Some("online")).await;
     let (exit, out, err) = cli(&server, &["dispatch", "--gates", "kernel-only", "--ref", "topic"]).await;
     assert_eq!((exit, out.as_str()), (0, "https://github.com/o/r/actions/runs/100\n"), "{err}");
     let body = posts.body.lock().unwrap().clone();
-    assert_eq!((&body["ref"], &body["inputs"]["gates"], &body["return_run_details"]), (&json!("topic"), &json!("kernel-only"), &json!(true)));
+    assert_eq!(
+        (&body["ref"], &body["inputs"]["gates"], &body["return_run_details"]),
+        (&json!("topic"), &json!("kernel-only"), &json!(true))
+    );
     assert_eq!(posts.nonce().unwrap().len(), 16);
 }
 
@@ -118,7 +149,10 @@ async fn when_no_run_shows_up_it_says_that_nobody_knows_and_how_to_look() {
     let (server, posts) = github(ResponseTemplate::new(502), false, Some("online")).await;
     let (exit, _, err) = cli(&server, &["dispatch"]).await;
     assert_eq!(exit, 13, "{err}");
-    assert!(err.contains("error[AG862]") && err.contains("it was not sent again") && err.contains("gh run list"), "{err}");
+    assert!(
+        err.contains("error[AG862]") && err.contains("it was not sent again") && err.contains("gh run list"),
+        "{err}"
+    );
     assert_eq!(posts.count.load(Ordering::SeqCst), 1);
 }
 
@@ -148,7 +182,8 @@ async fn without_an_online_runner_nothing_is_sent_unless_forced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_may_not_see_runners_is_told_which_permission_is_missing() {
     let server = MockServer::start().await;
-    let refused = ResponseTemplate::new(403).set_body_json(json!({"message": "Resource not accessible by personal access token"}));
+    let refused = ResponseTemplate::new(403)
+        .set_body_json(json!({"message": "Resource not accessible by personal access token"}));
     get(&server, "/repos/o/r/actions/runners", refused).await;
     let (exit, _, err) = cli(&server, &["dispatch"]).await;
     assert_eq!(exit, 13, "{err}");
@@ -165,7 +200,13 @@ fn job(conclusion: Option<&str>, steps: &[&str]) -> JobOf {
 }
 
 fn run(status: &str, conclusion: Option<&str>, job: JobOf) -> RunOf {
-    RunOf { status: Some(status.into()), conclusion: conclusion.map(str::to_owned), jobs: vec![job], pack: Some(BTreeMap::new()), ..RunOf::default() }
+    RunOf {
+        status: Some(status.into()),
+        conclusion: conclusion.map(str::to_owned),
+        jobs: vec![job],
+        pack: Some(BTreeMap::new()),
+        ..RunOf::default()
+    }
 }
 
 /// A server that answers `first` to the first look at the run and at its jobs, and `then` afterwards.
@@ -175,7 +216,14 @@ async fn moving(first: &RunOf, then: &RunOf) -> MockServer {
         ("/repos/o/r/actions/runs/100", run_answer(100, first)),
         ("/repos/o/r/actions/runs/100/attempts/1/jobs", jobs_answer(100, first)),
     ] {
-        let once = async |answer| Mock::given(method("GET")).and(path(at)).respond_with(answer).up_to_n_times(1).mount(&server).await;
+        let once = async |answer| {
+            Mock::given(method("GET"))
+                .and(path(at))
+                .respond_with(answer)
+                .up_to_n_times(1)
+                .mount(&server)
+                .await
+        };
         once(ResponseTemplate::new(200).set_body_json(seen)).await;
         // Between the two looks the API stumbles, once with an error and once with a rate limit.
         once(ResponseTemplate::new(502)).await;
@@ -189,7 +237,11 @@ async fn moving(first: &RunOf, then: &RunOf) -> MockServer {
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_prints_a_line_per_change_and_ends_green() {
     let early = run("in_progress", None, job(None, &["Check out: success", "Gate: kernel-only: running"]));
-    let late = run("completed", Some("success"), job(Some("success"), &["Check out: success", "Gate: kernel-only: success"]));
+    let late = run(
+        "completed",
+        Some("success"),
+        job(Some("success"), &["Check out: success", "Gate: kernel-only: success"]),
+    );
     let server = moving(&early, &late).await;
     let (exit, out, err) = cli(&server, &["watch", "100"]).await;
     assert_eq!((exit, out.as_str()), (0, "passed: kernel-only\n"), "{err}");
@@ -219,7 +271,11 @@ async fn watch_ends_red_with_the_diagnosis_and_its_exit_code() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn watch_never_ends_a_green_run_with_0_when_a_gate_was_skipped() {
-    let skipped = run("completed", Some("success"), job(Some("success"), &["Gate: kernel-only: success", "Gate: kernel-policy: skipped"]));
+    let skipped = run(
+        "completed",
+        Some("success"),
+        job(Some("success"), &["Gate: kernel-only: success", "Gate: kernel-policy: skipped"]),
+    );
     let server = moving(&skipped, &skipped).await;
     let (exit, out, _) = cli(&server, &["watch", "100"]).await;
     assert_eq!(exit, 12);
@@ -230,11 +286,13 @@ async fn watch_never_ends_a_green_run_with_0_when_a_gate_was_skipped() {
 async fn triage_tells_what_changed_since_the_last_green_run_and_where_it_was_seen_before() {
     let server = MockServer::start().await;
     let red = |head: &str, object: &str| {
-        let mut run = run("completed", Some("failure"), job(Some("failure"), &["Gate: kernel-only: failure"]));
+        let mut run =
+            run("completed", Some("failure"), job(Some("failure"), &["Gate: kernel-only: failure"]));
         run.head = Some(head.into());
         run.pack = Some(BTreeMap::from([(
             "payload/run.json".to_owned(),
-            json!({"gates": ["kernel-only"], "object_sha256": object, "host": {"kernel": "6.18.1"}}).to_string(),
+            json!({"gates": ["kernel-only"], "object_sha256": object, "host": {"kernel": "6.18.1"}})
+                .to_string(),
         )]));
         run
     };
@@ -251,7 +309,12 @@ async fn triage_tells_what_changed_since_the_last_green_run_and_where_it_was_see
     // The comparison's commits are large; only what is read is given, and the envelope is GitHub's.
     let compare = json!({"total_commits": 2, "commits": [commit("cc1", "Raise the ring\n\nlong"), commit("cc2", "Edit the workflow")],
         "files": [{"filename": ".github/workflows/gates.yml"}, {"filename": "ebpf/capture.bpf.c"}]});
-    get(&server, "/repos/o/r/compare/bbbbbbbbbbbb...cccccccccccc", ResponseTemplate::new(200).set_body_json(compare)).await;
+    get(
+        &server,
+        "/repos/o/r/compare/bbbbbbbbbbbb...cccccccccccc",
+        ResponseTemplate::new(200).set_body_json(compare),
+    )
+    .await;
     let mut arguments = vec!["triage", "100", "--format", "json", "--repo", "o/r", "--api-url"];
     let uri = server.uri();
     arguments.push(&uri);

@@ -139,7 +139,8 @@ pub async fn mount_run(server: &MockServer, id: u64, run: &RunOf) {
     let record = json_answer(&run_answer(id, run));
     get(server, &format!("/actions/runs/{id}"), record.clone()).await;
     get(server, &format!("/actions/runs/{id}/attempts/{attempt}"), record).await;
-    get(server, &format!("/actions/runs/{id}/attempts/{attempt}/jobs"), json_answer(&jobs_answer(id, run))).await;
+    get(server, &format!("/actions/runs/{id}/attempts/{attempt}/jobs"), json_answer(&jobs_answer(id, run)))
+        .await;
     if run.forbidden {
         let refused = no(403, "Resource not accessible by personal access token");
         get(server, &format!("/actions/runs/{id}/artifacts"), refused.clone()).await;

@@ -1,6 +1,7 @@
 //! Triage, the runbook, dispatch and watch, as a maintainer meets them.
 
 mod answers;
+mod broken;
 mod dispatch;
 mod github;
 mod rules;

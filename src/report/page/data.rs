@@ -56,7 +56,8 @@ pub fn read(tree: &mut Tree, prefix: &str, source: &str) -> Document {
     document.record = json(tree, &format!("{prefix}run.json"), &mut document.missing);
     let base = format!("{prefix}gates/");
     let mut ids = document.record.as_ref().map(|record| record.gates.clone()).unwrap_or_default();
-    let there = tree.names().iter().filter_map(|name| Some(name.strip_prefix(&base)?.split_once('/')?.0.to_owned()));
+    let there =
+        tree.names().iter().filter_map(|name| Some(name.strip_prefix(&base)?.split_once('/')?.0.to_owned()));
     for id in there.collect::<Vec<_>>() {
         if !ids.contains(&id) {
             ids.push(id);
@@ -71,7 +72,9 @@ pub fn read(tree: &mut Tree, prefix: &str, source: &str) -> Document {
                 tree.names().iter().any(|name| name.starts_with(&run))
             })
             .collect::<Vec<u32>>();
-        let runs = runs.into_iter().map(|number| run(tree, &format!("{folder}run-{number}/"), number, &mut document.missing));
+        let runs = runs
+            .into_iter()
+            .map(|number| run(tree, &format!("{folder}run-{number}/"), number, &mut document.missing));
         document.gates.push(Gate { runs: runs.collect(), id, verdict });
     }
     document

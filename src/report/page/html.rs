@@ -32,7 +32,10 @@ pub(super) fn escape(text: &str) -> String {
 #[must_use]
 pub fn render(document: &Document) -> String {
     let passed = !document.gates.is_empty()
-        && document.gates.iter().all(|gate| gate.verdict.as_ref().is_some_and(crate::judge::GateVerdict::passed));
+        && document
+            .gates
+            .iter()
+            .all(|gate| gate.verdict.as_ref().is_some_and(crate::judge::GateVerdict::passed));
     let title = format!("Gates: {}", if passed { "passed" } else { "not passed" });
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -66,7 +69,10 @@ fn line(out: &mut String, text: &str) {
 
 fn invocation(out: &mut String, document: &Document) {
     let Some(record) = &document.record else {
-        return line(out, &format!("<p>{} · the invocation's record is unknown</p>", escape(&document.source)));
+        return line(
+            out,
+            &format!("<p>{} · the invocation's record is unknown</p>", escape(&document.source)),
+        );
     };
     let finished = record.finished_at.as_deref().unwrap_or("not finished");
     let object = record.object_sha256.as_deref().unwrap_or("unknown");
@@ -92,12 +98,18 @@ fn overview(out: &mut String, document: &Document) {
     for gate in &document.gates {
         let id = escape(&gate.id);
         let Some(verdict) = &gate.verdict else {
-            line(out, &format!("<tr><td><a href=\"#{id}\">{id}</a></td><td class=\"bad\" colspan=\"5\">no verdict</td></tr>"));
+            line(
+                out,
+                &format!(
+                    "<tr><td><a href=\"#{id}\">{id}</a></td><td class=\"bad\" colspan=\"5\">no verdict</td></tr>"
+                ),
+            );
             continue;
         };
         let accepted = verdict.runs.iter().filter(|run| run.passed).count();
         let lost: u64 = verdict.runs.iter().map(|run| run.lost).sum();
-        let agree = verdict.determinism.as_ref().map_or("unknown", |found| if found.agree { "yes" } else { "no" });
+        let agree =
+            verdict.determinism.as_ref().map_or("unknown", |found| if found.agree { "yes" } else { "no" });
         let class = if verdict.passed() { "good" } else { "bad" };
         let _infallible = writeln!(
             out,
@@ -139,7 +151,8 @@ fn one_gate(out: &mut String, gate: &Gate) {
 }
 
 fn one_run(out: &mut String, gate: &Gate, run: &Run) {
-    let verdict = gate.verdict.as_ref().and_then(|verdict| verdict.runs.iter().find(|one| one.run == run.number));
+    let verdict =
+        gate.verdict.as_ref().and_then(|verdict| verdict.runs.iter().find(|one| one.run == run.number));
     let said = verdict.map_or("no verdict", |one| if one.passed { "accepted" } else { "not accepted" });
     // The first run is open; the others are the same when the runs agree.
     let open = if run.number == 1 { " open" } else { "" };
@@ -149,7 +162,10 @@ fn one_run(out: &mut String, gate: &Gate, run: &Run) {
         run.number,
         run.effects.len() as u64 + run.left_out
     );
-    line(out, "<p class=\"key\"><i class=\"read\"></i>read <i class=\"write\"></i>write <i class=\"exec\"></i>exec <i class=\"network\"></i>network <i class=\"task\"></i>task <i class=\"escape\"></i>escape</p>");
+    line(
+        out,
+        "<p class=\"key\"><i class=\"read\"></i>read <i class=\"write\"></i>write <i class=\"exec\"></i>exec <i class=\"network\"></i>network <i class=\"task\"></i>task <i class=\"escape\"></i>escape</p>",
+    );
     out.push_str(&svg(run));
     out.push_str(&calls(run));
     out.push_str("<h4>Processes</h4>\n");
@@ -168,10 +184,15 @@ fn one_run(out: &mut String, gate: &Gate, run: &Run) {
 
 fn claims(out: &mut String, document: &Document, passed: bool) {
     out.push_str("<section><h2>What this shows, and what not</h2>\n");
-    let citable = document.record.as_ref().map_or(Err("the invocation's record is missing"), |record| record.source.citable());
+    let citable = document
+        .record
+        .as_ref()
+        .map_or(Err("the invocation's record is missing"), |record| record.source.citable());
     match (passed, citable) {
         (true, Ok(())) => line(out, &format!("<p>Claim: {}.</p>", escape(CLAIM))),
-        (true, Err(why)) => line(out, &format!("<p>No claim, although every gate passed: {}.</p>", escape(why))),
+        (true, Err(why)) => {
+            line(out, &format!("<p>No claim, although every gate passed: {}.</p>", escape(why)))
+        }
         (false, _) => line(out, "<p>No claim: not every gate passed.</p>"),
     }
     out.push_str("<p>This page shows what the files say; it verifies nothing. <code>assay-gates verify</code> does.</p><ul>\n");

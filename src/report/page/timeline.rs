@@ -116,9 +116,15 @@ pub(super) fn calls(run: &Run) -> String {
          <thead><tr><th>call</th><th>SDK (self-reported)</th><th>policy</th><th>kernel effects</th><th>writes</th></tr></thead><tbody>\n",
     );
     for call in lanes(run) {
-        let sdk: Vec<&str> = run.sdk.iter().filter(|event| event.tool_call_id == call).map(|event| event.event_type.as_str()).collect();
+        let sdk: Vec<&str> = run
+            .sdk
+            .iter()
+            .filter(|event| event.tool_call_id == call)
+            .map(|event| event.event_type.as_str())
+            .collect();
         let decisions = run.policy.iter().filter(|event| Some(&event.tool_call_id) == call.as_ref());
-        let decisions: Vec<String> = decisions.map(|event| format!("{} {}", event.decision, event.tool)).collect();
+        let decisions: Vec<String> =
+            decisions.map(|event| format!("{} {}", event.decision, event.tool)).collect();
         let effects = || run.effects.iter().filter(|effect| effect.call == call);
         let writes: Vec<String> = effects()
             .filter(|effect| category(effect) == "write")
@@ -151,7 +157,10 @@ pub(super) fn processes(run: &Run) -> String {
     for effect in &run.effects {
         match effect.operation {
             Operation::Fork => {
-                let parent = effect.detail.as_deref().and_then(|detail| detail.strip_prefix("process of ")?.parse().ok());
+                let parent = effect
+                    .detail
+                    .as_deref()
+                    .and_then(|detail| detail.strip_prefix("process of ")?.parse().ok());
                 if let Some(parent) = parent {
                     children.entry(parent).or_default().push(effect.process);
                     born.push(effect.process);
@@ -167,7 +176,8 @@ pub(super) fn processes(run: &Run) -> String {
             _ => {}
         }
     }
-    let mut roots: Vec<u32> = run.effects.iter().map(|effect| effect.process).filter(|process| !born.contains(process)).collect();
+    let mut roots: Vec<u32> =
+        run.effects.iter().map(|effect| effect.process).filter(|process| !born.contains(process)).collect();
     roots.sort_unstable();
     roots.dedup();
     let mut out = String::from("<ul class=\"tree\">\n");
@@ -179,7 +189,8 @@ pub(super) fn processes(run: &Run) -> String {
             depth -= 1;
         }
         let program = programs.get(&process).map_or_else(|| "no exec".to_owned(), |all| all.join(" → "));
-        let end = ends.get(&process).map_or_else(|| "end not seen".to_owned(), |code| format!("ended with {code}"));
+        let end =
+            ends.get(&process).map_or_else(|| "end not seen".to_owned(), |code| format!("ended with {code}"));
         let _infallible = write!(out, "<li><b>process {process}</b> {} <span>{end}</span>", escape(&program));
         match children.get(&process) {
             Some(all) if level < 64 => {

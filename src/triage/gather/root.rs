@@ -165,7 +165,9 @@ fn verify_archives(tree: &mut Tree, runs: &str, place: &Place, case: &mut Case) 
     let names: Vec<String> = tree.names().iter().filter(is_archive).cloned().collect();
     for name in &names {
         let verified = match tree.read_up_to(name, LARGEST_ARCHIVE) {
-            Ok(bytes) => Archive::from_bytes(&bytes.unwrap_or_default()).map(|_| ()).map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                Archive::from_bytes(&bytes.unwrap_or_default()).map(|_| ()).map_err(|error| error.to_string())
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = verified {

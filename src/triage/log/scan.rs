@@ -166,6 +166,7 @@ impl<'p> Scanner<'p> {
 
     fn line(&mut self, text: &[u8], start: usize, end: usize, measured: bool) {
         let line = line::parse(text[start..end].strip_suffix(b"\n").unwrap_or(&text[start..end]));
+        let measured = measured || is_quoted(&line.text);
         if !measured {
             match line.tag {
                 Some(Tag::Group) => self.group = Some(cut(&line.text)),
@@ -230,6 +231,15 @@ impl<'p> Scanner<'p> {
         }
         self.found
     }
+}
+
+/// `run 1 stderr | …`: how a gate's log quotes what the measured program printed.
+fn is_quoted(text: &str) -> bool {
+    let quoted = || {
+        let rest = text.strip_prefix("run ")?.trim_start_matches(|c: char| c.is_ascii_digit());
+        rest.strip_prefix(" stdout | ").or_else(|| rest.strip_prefix(" stderr | "))
+    };
+    quoted().is_some()
 }
 
 fn before(text: &[u8], start: usize) -> Vec<String> {
@@ -307,6 +317,13 @@ mod tests {
         let marked: Vec<_> =
             hits(log, &["No space left"]).hits.iter().map(|hit| (hit.line, hit.measured)).collect();
         assert_eq!(marked, [(2, true), (6, false)]);
+    }
+
+    #[test]
+    fn what_a_gate_log_quotes_is_marked() {
+        let log = b"run 12 stderr | No space left\nrun 1: No space left\n";
+        let marked: Vec<_> = hits(log, &["No space left"]).hits.iter().map(|hit| hit.measured).collect();
+        assert_eq!(marked, [true, false]);
     }
 
     #[test]

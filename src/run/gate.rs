@@ -24,9 +24,11 @@ pub(super) fn run(
     let gate = &entry.definition.id;
     let root = reviewer.root;
     if keep {
-        if let Some(done) =
-            root.verdict(gate)?.filter(|verdict| verdict.passed() && verdict.runs.len() == wanted as usize)
-        {
+        // A gate that failed is finished too: measuring it again until it passes would hide why it failed.
+        let finished = |verdict: &GateVerdict| {
+            verdict.runs.len() == wanted as usize && !verdict.runs.iter().any(|run| run.interrupted)
+        };
+        if let Some(done) = root.verdict(gate)?.filter(finished) {
             return Ok(done);
         }
     } else {

@@ -124,7 +124,7 @@ pub fn run(
     });
     let mut verdicts: Vec<GateVerdict> = Vec::new();
     for entry in &selection.gates {
-        // A baseline that passed in this root, on this head, needs no second measurement.
+        // A baseline that was measured in this root, on this head, needs no second measurement.
         let keep = options.resume || selection.added.contains(&entry.definition.id);
         let reviewer = review::Reviewer { catalog, root, record: &record };
         let verdict = gate::run(entry, options.runs, keep, &reviewer, measure, sink, &verdicts)?;
@@ -136,7 +136,10 @@ pub fn run(
     }
     let exit = Exit::worst(verdicts.iter().map(exit_of));
     record.finished_at = Some((options.now)());
-    record.exit = Some(exit.code());
+    // Of everything in this root, also of what earlier steps measured.
+    let whole: Vec<GateVerdict> =
+        record.gates.iter().filter_map(|gate| root.verdict(gate).transpose()).collect::<Result<_>>()?;
+    record.exit = Some(Exit::worst(whole.iter().map(exit_of).chain([exit])).code());
     root.write_record(&record)?;
     sink.event(&Event::SessionFinished {
         exit: exit.code(),

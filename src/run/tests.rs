@@ -318,6 +318,19 @@ fn a_gate_asked_for_alone_brings_its_baseline_and_a_baseline_that_passed_is_kept
 }
 
 #[test]
+fn a_baseline_that_failed_in_an_earlier_step_is_not_measured_until_it_passes() {
+    let bench = bench();
+    bench.go("first", false, &mut Script::new(&[("first", 2, Change::ExtraWrite)])).unwrap();
+    let mut next_step = Script::new(&[]);
+    let (finished, _) = bench.go("needy", false, &mut next_step).unwrap();
+    assert_eq!(next_step.measured, [""; 0]);
+    assert_eq!(finished.verdicts[1].status, crate::judge::GateStatus::Skipped);
+    bench.go("second", false, &mut Script::new(&[])).unwrap();
+    let record: RunRecord = serde_json::from_str(&bench.text("run.json")).unwrap();
+    assert_eq!(record.exit, Some(12), "the last step passed, the invocation as a whole did not");
+}
+
+#[test]
 fn a_root_of_another_commit_is_refused() {
     let bench = bench();
     bench.go("first", false, &mut Script::new(&[])).unwrap();

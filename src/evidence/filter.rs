@@ -44,6 +44,8 @@ pub struct Rule {
     #[serde(default)]
     shared_object: bool,
     #[serde(default)]
+    only_reads: bool,
+    #[serde(default)]
     distinct: Option<usize>,
 }
 
@@ -60,7 +62,7 @@ impl Rule {
         &self.why
     }
 
-    fn matches(&self, path: &str) -> bool {
+    fn matches(&self, path: &str, writes: bool) -> bool {
         let any = |items: &[String], holds: &dyn Fn(&str) -> bool| {
             items.is_empty() || items.iter().any(|item| holds(item))
         };
@@ -68,8 +70,16 @@ impl Rule {
             && any(&self.prefix, &|item| path.starts_with(item))
             && any(&self.contains, &|item| path.contains(item))
             && any(&self.and_contains, &|item| path.contains(item))
+            && !(self.only_reads && writes)
             && (!self.shared_object || path.ends_with(".so") || path.contains(".so."))
     }
+}
+
+/// Whether an open with these flags writes, creates or truncates.
+#[must_use]
+pub fn writes(flags: u64) -> bool {
+    const O_CREAT_OR_TRUNC: u64 = 0o1100;
+    flags & 3 != 0 || flags & O_CREAT_OR_TRUNC != 0
 }
 
 impl Filter {
@@ -127,7 +137,8 @@ impl Filter {
 
     /// The first rule by which an open of `path` is telemetry, and the text that it matched.
     #[must_use]
-    pub fn telemetry<'p>(&self, path: &'p PathValue) -> Option<(&Rule, &'p str)> {
+    pub fn telemetry<'p>(&self, path: &'p PathValue, flags: Option<u64>) -> Option<(&Rule, &'p str)> {
+        let writes = flags.is_none_or(writes);
         let text = match path.state {
             PathState::Resolved | PathState::Requested | PathState::Deleted => path.value.as_str(),
             PathState::Anonymous => path.requested.as_deref()?,
@@ -137,7 +148,7 @@ impl Filter {
         let normal = normal.to_str()?;
         self.rules
             .iter()
-            .find(|rule| rule.matches(text) && (rule.matches(normal) || text == normal))
+            .find(|rule| rule.matches(text, writes) && (rule.matches(normal, writes) || text == normal))
             .map(|rule| (rule, text))
             .or_else(|| self.exactly_requested(path))
     }

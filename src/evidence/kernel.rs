@@ -125,8 +125,9 @@ impl<'a> Normaliser<'a> {
         let mut event = self.blank(kind, effect.pid);
         match kind {
             Kind::Openat => {
-                if let Some((rule, path)) = effect.path.as_ref().and_then(|path| self.filter.telemetry(path))
-                {
+                if let Some((rule, path)) = effect.path.as_ref().and_then(|path| {
+                    self.filter.telemetry(path, effect.flags.or(ring_open(effect).then_some(0)))
+                }) {
                     self.tally.count(rule, path)?;
                     return Ok(Sorted::Telemetry);
                 }

@@ -4,14 +4,12 @@
 //! ends of tasks and the driver's own moves are left out. Opens that the filter calls telemetry are only counted, unless a call opened one to write.
 
 use super::contract::PolicyEvent;
-use super::filter::Filter;
-use super::kernel::{access_mode, ring_open};
+use super::filter::{Filter, writes};
+use super::kernel::ring_open;
 use crate::capture::{CallWindow, Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-
-const O_CREAT_OR_TRUNC: u64 = 0o1100;
 
 /// Distinct effects of one run; more is a named refusal.
 pub const MAX_DISTINCT: usize = 100_000;
@@ -234,11 +232,12 @@ impl<'a> Grouping<'a> {
         let group = self.groups.entry(effect.call.clone()).or_default();
         let is_open = effect.operation == Operation::Open || ring_open(effect);
         // A call that writes below /proc or /dev did something, whatever the v0 filter calls such a path.
-        let writes =
-            effect.flags.is_some_and(|flags| access_mode(flags) != "read" || flags & O_CREAT_OR_TRUNC != 0);
+        let writing = effect.flags.is_some_and(writes);
         if is_open
-            && !(writes && effect.call.is_some())
-            && effect.path.as_ref().is_some_and(|path| self.filter.telemetry(path).is_some())
+            && !(writing && effect.call.is_some())
+            && effect.path.as_ref().is_some_and(|path| {
+                self.filter.telemetry(path, effect.flags.or(ring_open(effect).then_some(0))).is_some()
+            })
         {
             group.telemetry += 1;
             return Ok(());

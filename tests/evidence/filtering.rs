@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 fn rule_of(path: &str, state: PathState, requested: Option<&str>) -> Option<String> {
     let value = PathValue { value: path.to_owned(), state, requested: requested.map(str::to_owned) };
-    Filter::embedded().unwrap().telemetry(&value).map(|(rule, _)| rule.name().to_owned())
+    Filter::embedded().unwrap().telemetry(&value, Some(0)).map(|(rule, _)| rule.name().to_owned())
 }
 
 fn rule(name: &str) -> &'static Rule {
@@ -55,6 +55,11 @@ fn each_rule_matches_what_it_names_and_not_its_neighbours() {
             "node_modules",
             &["/w/node_modules/a/index.js", "/node_modules/x"],
             &["/w/node_modules", "/w/xnode_modules/y"],
+        ),
+        (
+            "python_packages",
+            &["/w/venv/site-packages/a/__init__.py"],
+            &["/w/site-packages", "/w/my-site-packages/x"],
         ),
         (
             "rust_toolchain_libraries",
@@ -113,6 +118,17 @@ fn inode_resolution_loader_locale_and_runtime_paths_are_telemetry_and_the_works_
     }
     for path in evidence {
         assert_eq!(resolved(path), None, "{path}");
+    }
+}
+
+#[test]
+fn a_write_among_python_packages_is_evidence() {
+    let value =
+        PathValue { value: "/w/site-packages/x.py".to_owned(), state: PathState::Resolved, requested: None };
+    let filter = Filter::embedded().unwrap();
+    assert!(filter.telemetry(&value, Some(0o2_000_000)).is_some());
+    for flags in [Some(1), Some(2), Some(0o100), Some(0o1000), None] {
+        assert!(filter.telemetry(&value, flags).is_none(), "{flags:?}");
     }
 }
 

@@ -9,6 +9,7 @@ use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
 use crate::host::calls::{CallConfig, CallReport, CallServer};
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
+use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
 use crate::host::program::{Who, can_enter};
@@ -130,7 +131,7 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
     environment
         .extend(driver.iter().map(|(name, value)| (OsString::from(name), value.clone().into_os_string())));
 
-    let session = Session::prepare(host, spec(host, wanted, environment, spool.path()))?;
+    let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
     let mut recorder = Recorder::arm(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
     recorder.begin()?;
@@ -219,18 +220,32 @@ fn take_logs(
             crate::files::write_atomic(copy, &kept)?;
         }
     }
-    Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref())
+    Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref()).map_err(|error| {
+        // The copy may be gone when this is read; the place that the caller named isn't.
+        match (&error.place().map(str::to_owned), &wanted.sdk_log, &sdk) {
+            (Some(place), Some(LogPlace::At(named)), Some(copy)) => {
+                let place = place.replace(&copy.display().to_string(), &named.display().to_string());
+                error.at(place)
+            }
+            _ => error,
+        }
+    })
 }
 
-fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Path) -> Spec {
+fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Path) -> Result<Spec> {
     let mut hide = wanted.hide.clone();
     hide.extend([host.state().to_owned(), spool.to_owned(), wanted.output.clone()]);
     hide.extend(wanted.details.iter().chain(&wanted.extract).cloned());
+    let host_file = Path::new(DEFAULT_HOST_FILE);
+    if host_file.exists() {
+        let in_gate = matches!(wanted.place, Place::Gate { .. });
+        hide.extend(runners_own(&HostFile::load(host_file)?, in_gate));
+    }
     if let Place::Host { cwd } = &wanted.place {
         // What the caller chose to work in can't be hidden from the work; the outputs are written when it is over.
         hide.retain(|path| !cwd.starts_with(path));
     }
-    Spec {
+    Ok(Spec {
         argv: wanted.argv.clone(),
         environment,
         user: wanted.user.clone(),
@@ -243,7 +258,19 @@ fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Pat
         stdout: wanted.output.join("stdout.log"),
         stderr: wanted.output.join("stderr.log"),
         output_bytes: OUTPUT_BYTES,
+    })
+}
+
+/// What of the Actions runner a program must not see, since it may run as the runner's own user: all of it in a gate,
+/// whose fixture stands elsewhere; else what holds its credentials and those of the job.
+fn runners_own(file: &HostFile, in_gate: bool) -> Vec<PathBuf> {
+    if in_gate {
+        return vec![file.runner.root.clone(), file.work()];
     }
+    let names = [".credentials", ".credentials_rsaparams", ".env", ".path", ".runner", ".service", "_diag"];
+    let mut hidden: Vec<PathBuf> = names.iter().map(|name| file.runner.root.join(name)).collect();
+    hidden.extend(["_temp", "_actions"].map(|name| file.work().join(name)));
+    hidden
 }
 
 /// What the driver adds to the program's variables: names stand in evidence.
@@ -357,5 +384,20 @@ impl Log {
         }
         crate::files::write_atomic(&copy, &bytes)?;
         Ok(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_credentials_are_hidden_whatever_is_measured() {
+        let file = HostFile::new("github-runner", "/opt/runner");
+        assert_eq!(runners_own(&file, true), [PathBuf::from("/opt/runner"), "/opt/runner/_work".into()]);
+        let hidden = runners_own(&file, false);
+        for path in ["/opt/runner/.credentials", "/opt/runner/.env", "/opt/runner/_work/_temp"] {
+            assert!(hidden.contains(&PathBuf::from(path)), "{path}");
+        }
     }
 }

@@ -33,8 +33,9 @@ const LOADER: [&str; 13] = [
 ];
 
 /// Whole families of which each may carry a credential or a handle to the workflow.
-const FAMILIES: [&str; 18] = [
+const FAMILIES: [&str; 19] = [
     "LD_",
+    "ASSAY_",
     "ACTIONS_",
     "GITHUB_",
     "RUNNER_",

@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 /// Lines of a stream that are shown; the file holds more.
 const SHOWN: usize = 200;
+/// Characters of a line that are shown.
+const WIDTH: usize = 500;
 
 /// Shows `bytes` to a person: each line behind a bar, control characters made visible, and in a job log of Actions
 /// with workflow commands stopped.
@@ -29,9 +31,14 @@ fn barred(title: &str, text: &str) -> String {
     let mut shown = format!("  {title}:");
     let mut lines = text.lines();
     for line in lines.by_ref().take(SHOWN) {
-        let plain: String =
-            line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
-        let _never_fails = write!(shown, "\n  | {plain}");
+        let mut characters = line.chars();
+        let plain: String = characters
+            .by_ref()
+            .take(WIDTH)
+            .map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c })
+            .collect();
+        let cut = if characters.next().is_some() { " …" } else { "" };
+        let _never_fails = write!(shown, "\n  | {plain}{cut}");
     }
     let rest = lines.count();
     if rest > 0 {
@@ -51,6 +58,7 @@ mod tests {
             text,
             "  stdout:\n  | ::set-env name=A::b\n  | PASS: all\n  | \u{fffd}[2Agone\u{fffd}back\n  | \ttab"
         );
+        assert_eq!(barred("stdout", &"x".repeat(1000)).chars().count(), "  stdout:\n  | ".len() + WIDTH + 2);
         assert!(barred("stdout", &"x\n".repeat(1000)).ends_with("  … 800 more lines"));
     }
 }

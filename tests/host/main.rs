@@ -8,4 +8,5 @@ mod support;
 mod bench;
 mod cgroups;
 mod endings;
+mod record;
 mod sandbox;

@@ -13,7 +13,7 @@ use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
 use crate::host::program::{Who, can_enter};
-use crate::host::session::{CapturedStream, Ended, Host, Place, Session, Spec, own_binary};
+use crate::host::session::{CapturedStream, Ended, Host, Place, Session, Spec};
 use crate::host::user::MeasuredUser;
 use crate::host::{cgroup, state};
 use crate::policy::control::CONTROL_VARIABLE;
@@ -65,6 +65,9 @@ pub struct Measurement {
     pub extract: Option<PathBuf>,
     /// Folder for stdout.log and stderr.log.
     pub output: PathBuf,
+    /// This tool's binary: becomes the launcher, stands inside at a path of its own, and is the one proxy that is
+    /// believed. See [`own_binary`](crate::host::session::own_binary).
+    pub binary: PathBuf,
 }
 
 /// Where a log of the measured program stands.
@@ -141,7 +144,7 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
             socket: session.logs().path().join("control.sock"),
             log: spool.path().join("decisions.ndjson"),
             cgroup: std::sync::Arc::clone(&cgroup),
-            binary: own_binary(),
+            binary: wanted.binary.clone(),
         })
     });
     let calls = calls.transpose()?;
@@ -254,7 +257,7 @@ fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Pat
         hide,
         timeout: wanted.timeout,
         pids: cgroup::DEFAULT_PIDS,
-        launcher: own_binary(),
+        launcher: wanted.binary.clone(),
         stdout: wanted.output.join("stdout.log"),
         stderr: wanted.output.join("stderr.log"),
         output_bytes: OUTPUT_BYTES,

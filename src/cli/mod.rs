@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod generate;
 mod github;
+mod host;
 mod lane;
 mod list;
 #[cfg(target_os = "linux")]
@@ -60,6 +61,7 @@ enum Command {
     Clean(clean::Args),
     Dependencies(dependencies::Args),
     Doctor(doctor::Args),
+    Host(host::Args),
     Lane(lane::Args),
     Record(record::Args),
     Triage(triage::Args),
@@ -116,6 +118,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Clean(args) => clean::run(&args),
         Command::Dependencies(args) => dependencies::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Host(args) => host::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(&args),

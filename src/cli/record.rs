@@ -221,6 +221,7 @@ mod imp {
             decision_log: args.policy_decision_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             archive,
             output: effects.clone().unwrap_or_else(|| own_folder.to_owned()),
+            binary: crate::host::session::own_binary(),
             details: effects,
             extract: None,
         })

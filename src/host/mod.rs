@@ -21,6 +21,8 @@ pub mod doctor;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod folder;
 #[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod install;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod interrupt;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod launch;

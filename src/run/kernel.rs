@@ -113,6 +113,7 @@ fn measurement(
         details: Some(out.to_path_buf()),
         extract: Some(out.join("extract")),
         output: out.to_path_buf(),
+        binary: crate::host::session::own_binary(),
     })
 }
 

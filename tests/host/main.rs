@@ -8,5 +8,6 @@ mod support;
 mod bench;
 mod cgroups;
 mod endings;
+mod hostile;
 mod record;
 mod sandbox;

@@ -54,7 +54,11 @@ impl Desk {
 
     /// Nothing in the state folder but the lock, given back, and the empty spool.
     fn assert_tidy(&self) {
-        assert_eq!(std::fs::metadata(self.path("state/lock")).unwrap().len(), 0, "the lock was not given back");
+        assert_eq!(
+            std::fs::metadata(self.path("state/lock")).unwrap().len(),
+            0,
+            "the lock was not given back"
+        );
         let spool = std::fs::read_dir(self.path("state/spool")).unwrap().count();
         assert_eq!(spool, 0, "records stayed in the spool");
     }
@@ -111,24 +115,44 @@ fn one_run_to_one_archive_whatever_the_status_of_the_program() {
         return;
     }
     let desk = Desk::new();
-    let said = run(desk.record(&["--effects", "fx", "--env", "COLOUR=blue"], "echo $COLOUR; cat redaction.key; exit 3"));
+    let said =
+        run(desk
+            .record(&["--effects", "fx", "--env", "COLOUR=blue"], "echo $COLOUR; cat redaction.key; exit 3"));
     assert_eq!(said.code, Some(0), "{}", said.err);
     assert_eq!(
         said.out,
         "wrote runner-spike bundle: out.tar.gz (run_id=run_test, status=exit_code:3, kernel_capture=clean)\n"
     );
-    assert!(said.err.contains("\n  | blue\n") && said.err.contains("redaction.key: Permission denied"), "{}", said.err);
+    assert!(
+        said.err.contains("\n  | blue\n") && said.err.contains("redaction.key: Permission denied"),
+        "{}",
+        said.err
+    );
     let archive = desk.archive();
     assert_eq!(archive.finished.exit_code, Some(3));
     assert_eq!(archive.started.env_keys, ["ASSAY_RUNNER_RUN_ID", "COLOUR"]);
     let refused = desk.path("redaction.key").display().to_string();
-    assert!(archive.kernel.iter().any(|event| event.value.as_deref() == Some(&refused)), "{:?}", archive.kernel);
-    let mut files: Vec<_> =
-        std::fs::read_dir(desk.path("fx")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(
+        archive.kernel.iter().any(|event| event.value.as_deref() == Some(&refused)),
+        "{:?}",
+        archive.kernel
+    );
+    let mut files: Vec<_> = std::fs::read_dir(desk.path("fx"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     files.sort();
     assert_eq!(
         files,
-        ["capture_proof.json", "effects.ndjson", "filter.json", "kernel_set.json", "stderr.log", "stdout.log", "tool_effects.json"]
+        [
+            "capture_proof.json",
+            "effects.ndjson",
+            "filter.json",
+            "kernel_set.json",
+            "stderr.log",
+            "stdout.log",
+            "tool_effects.json"
+        ]
     );
     desk.assert_tidy();
 }
@@ -154,7 +178,11 @@ fn secrets_of_the_caller_do_not_reach_the_program() {
     }
     let desk = Desk::new();
     let mut command = desk.record(&[], "env");
-    command.env("GITHUB_TOKEN", "ghs_x").env("ACTIONS_RUNTIME_TOKEN", "t").env("LD_PRELOAD", "").env("HARMLESS", "yes");
+    command
+        .env("GITHUB_TOKEN", "ghs_x")
+        .env("ACTIONS_RUNTIME_TOKEN", "t")
+        .env("LD_PRELOAD", "")
+        .env("HARMLESS", "yes");
     let said = run(command);
     assert!(said.err.contains("  | HARMLESS=yes\n") && said.err.contains("  | TZ=UTC\n"), "{}", said.err);
     assert!(said.err.contains("withheld from the command:"), "{}", said.err);
@@ -178,11 +206,19 @@ fn logs_of_the_program_are_taken_over_from_where_it_was_told_to_write_them() {
     // The file of an earlier run could be taken for this one's.
     let said = run(desk.record(&options, "true"));
     assert_eq!(said.code, Some(2), "{}", said.err);
-    assert!(said.err.contains("error[AG208]") && said.err.contains(&format!("hint: rm {}", log.display())), "{}", said.err);
+    assert!(
+        said.err.contains("error[AG208]") && said.err.contains(&format!("hint: rm {}", log.display())),
+        "{}",
+        said.err
+    );
     std::fs::remove_file(&log).unwrap();
     let said = run(desk.record(&options, "true"));
     assert_eq!(said.code, Some(12), "an empty log is no log: {}", said.err);
-    assert!(said.err.contains(&format!("{}: expected at least one SDK event", log.display())), "{}", said.err);
+    assert!(
+        said.err.contains(&format!("{}: expected at least one SDK event", log.display())),
+        "{}",
+        said.err
+    );
     desk.assert_tidy();
 }
 
@@ -241,7 +277,11 @@ fn after_a_killed_driver_the_next_run_reaps_tells_and_measures() {
     assert!(!cgroups_of(pid).is_empty(), "nothing was left, so nothing is tested");
     let said = run(desk.record(&[], "true"));
     assert_eq!(said.code, Some(0), "{}", said.err);
-    assert!(said.err.contains(&format!("stale lock taken over: process {pid} (measuring run_test since")), "{}", said.err);
+    assert!(
+        said.err.contains(&format!("stale lock taken over: process {pid} (measuring run_test since")),
+        "{}",
+        said.err
+    );
     // Another test's run may have been quicker to reap it.
     wait_for("the end of the leftover", || cgroups_of(pid).is_empty());
     desk.assert_tidy();
@@ -274,7 +314,11 @@ fn a_full_disk_is_named_and_leaves_no_half_archive() {
     command.stdin(Stdio::null());
     let said = run(command);
     assert_eq!(said.code, Some(13), "{}", said.err);
-    assert!(said.err.contains("stdout is not whole: cannot write it: No space left on device"), "{}", said.err);
+    assert!(
+        said.err.contains("stdout is not whole: cannot write it: No space left on device"),
+        "{}",
+        said.err
+    );
     assert!(said.err.contains("capture_proof.json: cannot write: No space left on device"), "{}", said.err);
     assert!(!desk.path("out.tar.gz").exists());
     desk.assert_tidy();

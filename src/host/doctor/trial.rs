@@ -71,6 +71,7 @@ fn of_true(user: &MeasuredUser, folder: &Path) -> Measurement {
         details: None,
         extract: None,
         output: folder.join("output"),
+        binary: own_binary(),
     }
 }
 

@@ -1,0 +1,161 @@
+//! `host install`, `host uninstall`: makes a machine a dedicated runner of measured gates, and takes that back.
+
+use crate::error::{Exit, Result};
+use clap::Subcommand;
+use std::path::PathBuf;
+
+/// Make this machine a dedicated runner of measured gates, or take that back.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  sudo assay-gates host install --user github-runner --dry-run     show what would be written
+  sudo assay-gates host install --user github-runner --runner-root /opt/actions-runner
+  sudo assay-gates host uninstall")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Put the binary, the host file, the sudoers drop-in, the recovery unit and the tmpfiles rules in place.
+    Install(Install),
+    /// Remove what install wrote; results and a host file of your own stay.
+    Uninstall(Place),
+}
+
+#[derive(clap::Args)]
+struct Install {
+    /// User that the Actions runner runs as.
+    #[arg(long, value_name = "NAME")]
+    user: String,
+    /// Where the Actions runner is installed.
+    #[arg(long, value_name = "DIR", default_value = "/opt/actions-runner")]
+    runner_root: PathBuf,
+    /// Also let jobs run this binary as root, which they build for themselves. Whoever can write it is root.
+    #[arg(long, value_name = "FILE")]
+    allow_built: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// Work below this folder instead of /, and start nothing.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// Show what would be done; change nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[cfg(not(all(feature = "capture", target_os = "linux")))]
+pub(super) fn run(_: &Args) -> Result<Exit> {
+    Err(super::built_without_capture())
+}
+
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub(super) fn run(args: &Args) -> Result<Exit> {
+    match &args.action {
+        Action::Install(install) => imp::install(install),
+        Action::Uninstall(place) => imp::uninstall(place),
+    }
+}
+
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod imp {
+    use super::{Install, Place};
+    use crate::error::{Code, Error, Exit, Result};
+    use crate::host::install::{Content, Done, UNIT, Wanted, install as write, plan, uninstall as remove};
+    use crate::host::session::own_binary;
+    use crate::report;
+    use std::path::Path;
+    use std::process::Command;
+
+    pub(super) fn install(args: &Install) -> Result<Exit> {
+        let plan = plan(&Wanted {
+            user: args.user.clone(),
+            runner_root: args.runner_root.clone(),
+            built: args.allow_built.clone(),
+            binary: own_binary(),
+        })?;
+        let root = &args.place.root;
+        if args.place.dry_run {
+            for item in &plan {
+                report::data(&format!("{:04o} {}  {}\n", item.mode, item.path.display(), item.why));
+                if let Content::Text(text) = &item.content {
+                    text.lines().for_each(|line| report::data(&format!("     | {line}\n")));
+                }
+            }
+            return Ok(Exit::Passed);
+        }
+        needs_root(root)?;
+        if root == Path::new("/") && !matches!(nix::unistd::User::from_name(&args.user), Ok(Some(_))) {
+            return Err(Error::new(Code::Usage, format!("this host has no user {:?}", args.user))
+                .hint(format!("useradd --system --create-home {}", args.user)));
+        }
+        let done = write(root, &plan)?;
+        for (item, done) in plan.iter().zip(done) {
+            report::data(&format!("{:9}  {}\n", said(done), item.path.display()));
+        }
+        if root == Path::new("/") {
+            carry_out("systemd-tmpfiles", &["--create", "/etc/tmpfiles.d/assay-gates.conf"]);
+            carry_out("systemctl", &["daemon-reload"]);
+            carry_out("systemctl", &["enable", UNIT]);
+            report::diagnostic("next: sudo assay-gates doctor");
+        }
+        Ok(Exit::Passed)
+    }
+
+    pub(super) fn uninstall(place: &Place) -> Result<Exit> {
+        if place.dry_run {
+            report::data("would remove what `host install` wrote; results below /var/lib/assay-gates stay\n");
+            return Ok(Exit::Passed);
+        }
+        needs_root(&place.root)?;
+        if place.root == Path::new("/") {
+            carry_out("systemctl", &["disable", UNIT]);
+        }
+        for (path, done) in remove(&place.root)? {
+            report::data(&format!("{:9}  {}\n", said(done), path.display()));
+        }
+        if place.root == Path::new("/") {
+            carry_out("systemctl", &["daemon-reload"]);
+        }
+        Ok(Exit::Passed)
+    }
+
+    fn needs_root(root: &Path) -> Result<()> {
+        if root != Path::new("/") || nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::NotRoot,
+            format!("expected to run as root, found uid {}", nix::unistd::geteuid()),
+        )
+        .hint("sudo assay-gates host …"))
+    }
+
+    /// What couldn't be carried out is said with the line to paste; the files stand all the same.
+    fn carry_out(program: &str, arguments: &[&str]) {
+        let line = format!("{program} {}", arguments.join(" "));
+        match Command::new(program).args(arguments).output() {
+            Ok(output) if output.status.success() => report::diagnostic(&format!("done: {line}")),
+            Ok(output) => {
+                let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                report::diagnostic(&format!("not done: {line}: {why}"));
+            }
+            Err(error) => report::diagnostic(&format!("not done: {line}: {error}")),
+        }
+    }
+
+    fn said(done: Done) -> &'static str {
+        match done {
+            Done::Written => "written",
+            Done::Unchanged => "unchanged",
+            Done::Kept => "kept",
+            Done::Removed => "removed",
+            Done::Absent => "absent",
+        }
+    }
+}

@@ -238,6 +238,88 @@ os.execv(sys.argv[1], sys.argv[1:])
     assert!(!log.exists() || report.log == Path::new(&log));
 }
 
+/// A library that wipes the variable that brought it in, and stays.
+const LIBRARY: &str = r#"
+#include <string.h>
+extern char **environ;
+__attribute__((constructor)) static void wipe(void) {
+    for (char **entry = environ; *entry; entry++)
+        if (!strncmp(*entry, "LD_", 3)) memset(*entry, 'x', strlen(*entry));
+}
+"#;
+
+/// Lets itself be traced by its parent, as a debugger would start it.
+const TRACER: &str = r#"
+import ctypes, os, sys
+trace = ctypes.CDLL(None, use_errno=True).ptrace
+child = os.fork()
+if child == 0:
+    trace(0, 0, 0, 0)
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSTOPPED(status): break
+    signal = os.WSTOPSIG(status)
+    trace(7, child, None, ctypes.c_void_p(0 if signal == 5 else signal))
+"#;
+
+#[test]
+fn our_own_binary_in_the_hands_of_somebody_else_is_refused() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let source = bench.folder.path().join("wipe.c");
+    let library = bench.folder.path().join("wipe.so");
+    std::fs::write(&source, LIBRARY).unwrap();
+    let compiler =
+        ["clang", "cc"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok());
+    let compiler = compiler.expect("not installed: scripts/setup.sh");
+    let built = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.unwrap().success());
+    let preload = format!("LD_PRELOAD={}", library.display());
+    let hands: [(&[&str], &str); 3] = [
+        (&["env", &preload], "has code from"),
+        (&["python3", "-c", TRACER], "is traced"),
+        (&["unshare", "--user"], "namespace of its own"),
+    ];
+    for (hand, _) in hands {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = command(folder.path(), &["cat"]);
+        let mut held = Command::new(hand[0]);
+        held.args(&hand[1..]).arg(inner.get_program()).args(inner.get_args());
+        let mut proxy = Proxy::spawn(bench.inside(&held), folder);
+        assert_eq!(proxy.ask(&call(1, "echo"))["id"], 1, "{hand:?}");
+        proxy.end();
+    }
+    let report = bench.finish();
+    assert_eq!(
+        (report.verified, report.decisions, report.origin().as_str()),
+        (0, 0, "self_reported"),
+        "{report:?}"
+    );
+    assert_eq!(report.refused.len(), hands.len(), "{report:?}");
+    for ((_, reason), refused) in hands.iter().zip(&report.refused) {
+        assert!(refused.contains(reason), "{reason}: {refused}");
+    }
+}
+
+#[test]
+fn when_the_driver_is_gone_no_call_passes() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut proxy = bench.proxy();
+    assert_eq!(proxy.ask(&call(1, "echo"))["result"], "call-1");
+    // The session outlives its driver's socket here.
+    let _alive = Arc::clone(&bench.cgroup);
+    let report = bench.finish();
+    assert_eq!((report.decisions, report.windows.len()), (1, 1));
+    assert_eq!(proxy.ask(&call(2, "echo"))["error"]["data"]["reason_code"], "E_LOG_UNWRITABLE");
+    proxy.end();
+}
+
 #[test]
 fn nothing_is_verified_when_nobody_connects() {
     if !need_root() {

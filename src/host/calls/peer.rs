@@ -158,3 +158,48 @@ fn is_alive(pidfd: &OwnedFd) -> bool {
     let mut wanted = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
     matches!(poll(&mut wanted, PollTimeout::ZERO), Ok(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn another_exec_of_the_same_program_is_another_image() {
+        let mut child = Command::new("sh")
+            .args(["-c", "echo one; read x; exec sh -c 'echo two; read x'"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let stat = format!("/proc/{}/stat", child.id());
+        let image = || Image::parse(&std::fs::read_to_string(&stat).unwrap()).unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "one");
+        let peer = Peer { pid: child.id().try_into().unwrap(), image: image() };
+        assert!(peer.is_unchanged());
+        input.write_all(b"\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "two");
+        assert!(!peer.is_unchanged());
+        input.write_all(b"\n").unwrap();
+        child.wait().unwrap();
+        assert!(!peer.is_unchanged());
+    }
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let fields: Vec<String> = (3..=52).map(|number| number.to_string()).collect();
+        let stat = format!("7 (a) b) (c) {}", fields.join(" "));
+        let expected = [22, 26, 27, 28, 45, 46, 47, 48, 49, 50, 51].map(|number: u32| number.to_string());
+        assert_eq!(Image::parse(&stat).unwrap().0, expected);
+        assert_eq!(Image::parse("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn ranges_are_written_as_the_kernel_names_its_links() {
+        assert_eq!(canonical_range("00400000-00401000"), "400000-401000");
+        assert_eq!(canonical_range("7f00-7f10"), "7f00-7f10");
+    }
+}

@@ -17,9 +17,12 @@ macro_rules! schemas {
 
 // A test compares this list with the folder.
 schemas! {
+    "assay.ci.ebpf_build_provenance.v0",
+    "assay.gates.artifact.v0",
     "assay.gates.baseline.v0",
     "assay.gates.baseline_diff.v0",
     "assay.gates.capture_proof.v0",
+    "assay.gates.claims.v0",
     "assay.gates.cleanup.v0",
     "assay.gates.cleanup_plan.v0",
     "assay.gates.effect.v0",
@@ -29,6 +32,8 @@ schemas! {
     "assay.gates.kernel_set.v0",
     "assay.gates.lane.v0",
     "assay.gates.lane_proof.v0",
+    "assay.gates.pack_result.v0",
+    "assay.gates.pack_verification.v0",
     "assay.gates.policy.v0",
     "assay.gates.tool_decision.v0",
     "assay.gates.tool_effects.v0",
@@ -38,6 +43,7 @@ schemas! {
     "assay.runner.capability_surface.v0",
     "assay.runner.correlation_report.v0",
     "assay.runner.cross_runtime_diff.v0",
+    "assay.runner.delegated_proof_pack.v1",
     "assay.runner.event.v0",
     "assay.runner.kernel_event.v0",
     "assay.runner.observation_health.v0",

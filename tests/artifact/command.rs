@@ -48,6 +48,7 @@ fn a_job_gets_the_artifacts_id_address_and_digest_and_the_rest_api_confirms_them
     let (stdout, stderr) = text(&output);
     assert!(output.status.success(), "{stderr}");
     let stored: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(assay_gates::evidence::schema::faults("assay.gates.artifact.v0", &stored).unwrap(), []);
     let digest = assay_gates::files::sha256(&server.stored(NAME).unwrap()).to_string();
     assert_eq!(stored["artifact_digest"], digest);
     assert_eq!(stored["retention_days"], 90, "capped: {stderr}");

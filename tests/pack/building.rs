@@ -160,3 +160,26 @@ fn a_dirty_checkout_earns_no_claim() {
     assert!(!claim.earned);
     assert_eq!(claim.reasons, ["the checkout had uncommitted changes"]);
 }
+
+#[test]
+fn every_file_that_a_pack_adds_fits_its_published_schema() {
+    use assay_gates::evidence::schema::faults;
+    let folder = tempfile::tempdir().unwrap();
+    let roots: [fn(&Path); 2] = [failing_root, crate::fixture::passed_root];
+    for (number, make) in roots.into_iter().enumerate() {
+        let root = folder.path().join(format!("root{number}"));
+        make(&root);
+        let out = folder.path().join(format!("out{number}"));
+        pack::build(&root, &out, None, &provenance()).unwrap();
+        for (file, id) in [
+            ("manifest.json", "assay.runner.delegated_proof_pack.v1"),
+            ("payload/claims.json", "assay.gates.claims.v0"),
+            ("payload/build/assay-ebpf.provenance.json", "assay.ci.ebpf_build_provenance.v0"),
+        ] {
+            let value = serde_json::from_slice(&std::fs::read(out.join(file)).unwrap()).unwrap();
+            assert_eq!(faults(id, &value).unwrap(), [], "{file}");
+        }
+        let outcome = serde_json::to_value(pack::verify(&out).1).unwrap();
+        assert_eq!(faults("assay.gates.pack_verification.v0", &outcome).unwrap(), []);
+    }
+}

@@ -4,7 +4,7 @@
 //! archive that a pack does not carry by themselves are looked up in the archive.
 
 use super::Check;
-use crate::evidence::Archive;
+use crate::evidence::{Archive, schema};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
@@ -58,6 +58,7 @@ impl Check<'_> {
                         continue;
                     }
                 };
+            self.row_schema(&from, &value);
             let mut found = Vec::new();
             gather(&value, &mut found);
             for text in found {
@@ -75,6 +76,26 @@ impl Check<'_> {
             }
         }
         refs
+    }
+
+    /// A row (or each of an array of rows) fits the schema that it names, where this build knows that schema.
+    fn row_schema(&mut self, from: &str, value: &Value) {
+        if let Value::Array(rows) = value {
+            rows.iter().for_each(|row| self.row_schema(from, row));
+            return;
+        }
+        let Some(id) = value.get("schema").and_then(Value::as_str) else { return };
+        if !schema::ALL.iter().any(|(known, _)| *known == id) {
+            return;
+        }
+        match schema::faults(id, value) {
+            Ok(faults) => {
+                for fault in faults {
+                    self.fault("review_row", format!("{from}{}", fault.place), fault.expected, fault.found);
+                }
+            }
+            Err(error) => self.fault("review_row", from, "a row that can be checked", error.message()),
+        }
     }
 
     fn too_many(&mut self, refs: Refs, from: &str) -> Refs {

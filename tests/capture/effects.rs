@@ -19,9 +19,9 @@ fn after_exec(effects: &[Effect], image: &Path) -> Vec<Effect> {
     effects[at + 1..].to_vec()
 }
 
-fn says_what_it_does(source: &str) -> (Vec<Effect>, Session) {
+fn says_what_it_does(source: &str, flags: &[&str]) -> (Vec<Effect>, Session) {
     let session = Session::new();
-    let image = program(&session, source, STATIC);
+    let image = program(&session, source, flags);
     let (recording, said) = record(&session, &mut Command::new(&image));
     assert_eq!(recording.summary.outcome.exit_code, Some(0));
     let effects = after_exec(&complete(&recording), &image);
@@ -36,7 +36,7 @@ fn every_file_call_is_recorded_with_its_path_and_result() {
     if !support::need_root() {
         return;
     }
-    let (effects, _session) = says_what_it_does(include_str!("programs/files.c"));
+    let (effects, _session) = says_what_it_does(include_str!("programs/files.c"), STATIC);
     let named = |syscall: &str, nth: usize| {
         effects.iter().filter(|effect| effect.syscall == syscall).nth(nth).unwrap().clone()
     };
@@ -172,7 +172,15 @@ fn io_uring_requests_are_recorded_with_path_and_result() {
     if !support::need_root() {
         return;
     }
-    says_what_it_does(include_str!("programs/uring.c"));
+    says_what_it_does(include_str!("programs/uring.c"), STATIC);
+}
+
+#[test]
+fn io_uring_requests_that_a_kernel_thread_takes_are_recorded_too() {
+    if !support::need_root() {
+        return;
+    }
+    says_what_it_does(include_str!("programs/uring.c"), &["-static", "-DSQPOLL"]);
 }
 
 #[test]

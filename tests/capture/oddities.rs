@@ -104,6 +104,22 @@ fn a_file_on_a_detached_mount_is_not_given_a_path_of_the_tree() {
 }
 
 #[test]
+fn a_thread_that_executes_keeps_its_numbers_and_its_process() {
+    if !support::need_root() {
+        return;
+    }
+    let (recording, _, session) = odd(&["exec-from-thread"], nothing);
+    let found = complete(&recording);
+    let again = session.folder().join("again");
+    let open = found
+        .iter()
+        .find(|effect| effect.path.as_ref().is_some_and(|path| path.value == again.to_str().unwrap()))
+        .unwrap();
+    assert_eq!((open.process, open.pid), (0, open.tid));
+    assert_eq!(found.iter().filter(|effect| effect.operation == Operation::Exit).count(), 2);
+}
+
+#[test]
 fn a_path_that_changes_under_a_call_is_marked() {
     if !support::need_root() {
         return;
@@ -326,6 +342,21 @@ fn a_record_lost_in_user_space_is_noticed() {
     let reasons = reasons(&broken(|options| options.sabotage.lose_a_record = true, None));
     assert!(reasons.contains(&"records_not_kept".to_owned()), "{reasons:?}");
     assert!(reasons.contains(&"begin_canary_broken".to_owned()), "{reasons:?}");
+}
+
+#[test]
+fn a_consumer_that_died_leaves_no_recording() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let mut options = session.options();
+    options.sabotage.dead_consumer = true;
+    let recorder = session.arm(&options);
+    session.enter(&mut Command::new("/bin/true")).status().unwrap();
+    session.wait_empty();
+    let error = recorder.finish(outcome(std::process::ExitStatus::default()), Vec::new()).err().unwrap();
+    assert_eq!((error.code().name(), error.exit().code()), ("AG304", 12));
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub struct Sabotage {
     pub missing_hook: Option<&'static str>,
     /// The consumer loses the first record.
     pub lose_a_record: bool,
+    /// The consumer ends at once.
+    pub dead_consumer: bool,
 }
 
 impl ArmOptions {
@@ -82,12 +84,7 @@ impl Recorder {
         let spool = Spool::create(&options.spool, options.budget)?;
         let ring_bytes = options.ring_bytes.max(4096).next_power_of_two();
         let mut programs = Programs::load(cgroup.folder(), cgroup.id, ring_bytes, &options.sabotage)?;
-        let consumer = Consumer::start(
-            programs.take_ring()?,
-            spool,
-            options.sabotage.stalled_consumer,
-            options.sabotage.lose_a_record,
-        )?;
+        let consumer = Consumer::start(programs.take_ring()?, spool, &options.sabotage)?;
         Ok(Self {
             run_id: options.run_id.clone(),
             spool: options.spool.clone(),

@@ -1,5 +1,6 @@
 //! The one consumer of the ring: copies raw records to the spool for as long as the run lives.
 
+use super::recorder::Sabotage;
 use crate::capture::spool::{Spool, Spooled};
 use crate::error::{Code, Error, Result};
 use aya::maps::{MapData, RingBuf};
@@ -96,14 +97,23 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
-    pub(super) fn start(ring: RingBuf<MapData>, spool: Spool, stalled: bool, drop_one: bool) -> Result<Self> {
+    pub(super) fn start(ring: RingBuf<MapData>, spool: Spool, sabotage: &Sabotage) -> Result<Self> {
         let signals = Arc::new(Signals::default());
-        signals.stalled.store(stalled, Ordering::Relaxed);
+        signals.stalled.store(sabotage.stalled_consumer, Ordering::Relaxed);
+        let (drop_one, dead) = (sabotage.lose_a_record, sabotage.dead_consumer);
         let positions = Positions::map(&ring)?;
         let theirs = Arc::clone(&signals);
         let thread = std::thread::Builder::new()
             .name("capture-ring".into())
-            .spawn(move || consume(ring, &positions, spool, &theirs, drop_one))
+            .spawn(move || {
+                if dead {
+                    return Err(Error::new(
+                        Code::CaptureConsumer,
+                        "the consumer of the ring ended before the run",
+                    ));
+                }
+                consume(ring, &positions, spool, &theirs, drop_one)
+            })
             .map_err(|error| consumer_failed("cannot start the consumer", &error))?;
         Ok(Self { signals, thread })
     }

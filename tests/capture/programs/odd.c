@@ -20,6 +20,12 @@ static void *changes(void *unused)
     return 0;
 }
 
+static void *executes(void *image)
+{
+    execl(image, image, "again", (char *)0);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2)
@@ -77,9 +83,12 @@ int main(int argc, char **argv)
         syscall(SYS_openat, AT_FDCWD, "after", O_CREAT | O_RDWR, 0600);
     } else if (!strcmp(argv[1], "trace")) { /* a process outside */
         SAY("ptrace = %ld\n", ptrace(PTRACE_SEIZE, atoi(argv[2]), 0, 0));
-    } else if (!strcmp(argv[1], "ring")) {
-        unsigned char parameters[120] = { 0 };
-        SAY("io_uring_setup = %d\n", syscall(SYS_io_uring_setup, 1, parameters) >= 0);
+    } else if (!strcmp(argv[1], "exec-from-thread")) {
+        pthread_t thread;
+        pthread_create(&thread, 0, executes, argv[0]);
+        pause();
+    } else if (!strcmp(argv[1], "again")) {
+        syscall(SYS_openat, AT_FDCWD, "again", O_CREAT | O_RDWR, 0600);
     } else if (!strcmp(argv[1], "bpf")) { /* an array map of one u32 */
         unsigned attributes[32] = { 2, 4, 4, 1 };
         SAY("bpf = %d\n", syscall(SYS_bpf, 0, attributes, sizeof(attributes)) >= 0);

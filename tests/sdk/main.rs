@@ -1,4 +1,8 @@
 //! The SDK gates: their definitions, their dependencies, and what the real SDKs do.
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod definitions;
 mod dependencies;
+mod measured;

@@ -168,8 +168,8 @@ fn reason(scenario: &Scenario, shown: &Shown) -> String {
     match (scenario.role, &shown.join) {
         (ScenarioRole::Baseline, _) => {
             format!(
-                "{} reported {} and the kernel measured that read inside the call, and nothing else",
-                call.tool, call.reported
+                "the SDK reported {} as {}, and inside that call the kernel measured its read and nothing else",
+                call.reported, call.tool
             )
         }
         (ScenarioRole::Gap, _) => {

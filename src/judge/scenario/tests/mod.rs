@@ -4,6 +4,7 @@ mod mutations;
 mod world;
 
 use super::*;
+use rows::schema;
 use serde_json::json;
 use world::*;
 
@@ -97,8 +98,8 @@ fn a_conforming_hidden_write_row_has_the_values_that_its_readers_expect() {
 
 #[test]
 fn rows_are_valid_by_their_schemas_whatever_the_verdict() {
-    let schema = |name: &str| {
-        let file = format!("{}/proof-pack/schemas/{name}.v0.json", env!("CARGO_MANIFEST_DIR"));
+    let validator = |name: &str| {
+        let file = format!("{}/proof-pack/schemas/{name}.json", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
         jsonschema::validator_for(&serde_json::from_str(&text).unwrap()).unwrap()
     };
@@ -108,20 +109,20 @@ fn rows_are_valid_by_their_schemas_whatever_the_verdict() {
     for world in all {
         let review = world.review();
         for (name, file) in [
-            ("join_result", "join-result.json"),
-            ("semantic_gap_verdict", "scenario-verdict.json"),
-            ("redaction_manifest", "redaction-manifest.json"),
-            ("proof_pack_reference", "proof-pack-reference.json"),
+            (schema::JOIN_RESULT, "join-result.json"),
+            (schema::SEMANTIC_GAP_VERDICT, "scenario-verdict.json"),
+            (schema::REDACTION_MANIFEST, "redaction-manifest.json"),
+            ("delegated_gap_reference.v0", "proof-pack-reference.json"),
         ] {
             let row = row(&review, file);
-            let errors: Vec<String> = schema(name)
+            let errors: Vec<String> = validator(name)
                 .iter_errors(&row)
                 .map(|error| format!("{} {error}", error.instance_path()))
                 .collect();
             assert!(errors.is_empty(), "{}: {errors:?} in {row:#}", world.gate.gate.id);
         }
         for cell in row(&review, "claim-class-cells.json").as_array().unwrap() {
-            assert!(schema("claim_class_cell").is_valid(cell), "{}: {cell:#}", world.gate.gate.id);
+            assert!(validator(schema::CLAIM_CLASS_CELL).is_valid(cell), "{}: {cell:#}", world.gate.gate.id);
         }
     }
 }

@@ -144,7 +144,11 @@ fn one_run(
             if let Some(hint) = error.advice() {
                 log.line(&format!("  hint: {hint}"))?;
             }
-            return Ok(Err(Failure { text: error.to_string(), exit: error.exit() }));
+            let text = match error.advice() {
+                Some(hint) => format!("{error}; to mend it: {hint}"),
+                None => error.to_string(),
+            };
+            return Ok(Err(Failure { text, exit: error.exit() }));
         }
     };
     let run = judge_run(entry, number, root, &out, &measured);

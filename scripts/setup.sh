@@ -54,6 +54,7 @@ missing_for_test() {
 	have visudo || echo sudo
 	have zip || echo zip
 	have unzip || echo unzip
+	have chromium || echo chromium
 	have chattr || echo e2fsprogs
 }
 

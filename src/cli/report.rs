@@ -80,19 +80,10 @@ fn of_run(target: &RunTarget, args: &Args) -> Result<Document> {
     let settings = args.repository.settings(target, Duration::from_secs(60))?;
     let id = target.run.unwrap_or_default();
     with_client(settings, async |client| {
-        let artifacts = client.artifacts(id).await?;
-        let pack = artifacts
-            .iter()
-            .filter(|artifact| artifact.name.starts_with(PACK_NAME))
-            .max_by_key(|artifact| artifact.id);
-        let pack = pack.ok_or_else(|| {
-            Error::new(Code::ArtifactGone, format!("run {id} has no artifact {PACK_NAME}"))
-                .hint(format!("assay-gates triage {id}"))
-        })?;
         let scratch =
             tempfile::tempdir().map_err(|error| Error::io("cannot create", &std::env::temp_dir(), error))?;
         let zip = scratch.path().join("pack.zip");
-        client.artifact_zip(pack, &zip).await?;
+        client.artifact_of_run(id, PACK_NAME, &zip).await?;
         Ok(read(&mut Tree::open(&zip)?, "payload/", &args.target))
     })
 }

@@ -2,8 +2,8 @@
 
 use super::github::{Repository, with_client};
 use crate::error::{Code, Error, Exit, Result};
-use crate::github::rest::{Client, RunTarget, Target};
-use crate::triage::{Diagnosis, Rules, diagnose, gather, human, markdown};
+use crate::github::rest::{Client, RunQuery, RunTarget, Target};
+use crate::triage::{Diagnosis, Rules, diagnose, drops_view, gather, human, losses, markdown};
 use crate::{files, report};
 use clap::Args as ClapArgs;
 use std::path::Path;
@@ -30,6 +30,9 @@ pub struct Args {
     /// Earlier runs to look for the same failed steps in
     #[arg(long, value_name = "N", default_value_t = 10)]
     history: u32,
+    /// Where records were lost: kernel, reader, spool and filter apart, run by run
+    #[arg(long, conflicts_with_all = ["attempt", "format"])]
+    drops: bool,
     #[command(flatten)]
     repository: Repository,
     /// What standard output carries
@@ -58,6 +61,10 @@ pub fn run(args: &Args) -> Result<Exit> {
         Some(target) => target,
         None => Target::Run(RunTarget::default()),
     };
+    if args.drops {
+        report::data(&drops(&target, args)?);
+        return Ok(Exit::Passed);
+    }
     let diagnosis = match target {
         Target::Path(path) => {
             let path = Path::new(&path);
@@ -87,6 +94,47 @@ fn of_run(rules: &Rules, mut target: RunTarget, args: &Args) -> Result<Diagnosis
     let settings = args.repository.settings(&target, Duration::from_secs(60))?;
     with_client(settings, async |client| {
         diagnose_run(&client, rules, &target, &args.repository.workflow, args.history).await
+    })
+}
+
+/// The view of lost records; of a run on GitHub beside those of the last green run.
+fn drops(target: &Target, args: &Args) -> Result<String> {
+    let read = |path: &Path| -> Result<_> {
+        match gather::recognise(path)? {
+            gather::OnDisk::ProofRoot => Ok(losses(&mut gather::Tree::open(path)?, "")),
+            gather::OnDisk::Pack => Ok(losses(&mut gather::Tree::open(path)?, "payload/")),
+            _ => Err(Error::new(Code::TriageInput, "expected a run, a pack or a proof root, found logs")
+                .at(path.display())),
+        }
+    };
+    let target = match target {
+        Target::Path(path) => return Ok(drops_view(&read(Path::new(path))?, None)),
+        Target::Run(target) => target,
+    };
+    let settings = args.repository.settings(target, Duration::from_secs(60))?;
+    with_client(settings, async |client| {
+        let scratch =
+            tempfile::tempdir().map_err(|error| Error::io("cannot create", &std::env::temp_dir(), error))?;
+        let workflow = &args.repository.workflow;
+        let latest = |filters| RunQuery { filters, count: 20 };
+        let id = match target.run {
+            Some(id) => id,
+            None => client
+                .runs(workflow, &latest(Vec::new()))
+                .await?
+                .first()
+                .map(|run| run.id)
+                .unwrap_or_default(),
+        };
+        let (now, before) = (scratch.path().join("pack.zip"), scratch.path().join("green.zip"));
+        client.artifact_of_run(id, gather::PACK_NAME, &now).await?;
+        let green = client.runs(workflow, &latest(vec![("status", "success".to_owned())])).await?;
+        let green = match green.iter().find(|run| run.id < id) {
+            Some(run) => client.artifact_of_run(run.id, gather::PACK_NAME, &before).await.is_ok(),
+            None => false,
+        };
+        let green = if green { Some(read(&before)?) } else { None };
+        Ok(drops_view(&read(&now)?, green.as_deref()))
     })
 }
 

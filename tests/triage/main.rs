@@ -4,5 +4,6 @@ mod answers;
 mod broken;
 mod dispatch;
 mod github;
+mod page;
 mod rules;
 mod situations;

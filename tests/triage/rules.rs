@@ -4,13 +4,15 @@ use assay_gates::error::Code;
 use assay_gates::triage::{Case, EMBEDDED, Fact, Kind, PAGES, Place, Rules, diagnose, explain, page, schema};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 fn repository() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn rules() -> Rules {
-    Rules::embedded().unwrap()
+fn rules() -> &'static Rules {
+    static RULES: OnceLock<Rules> = OnceLock::new();
+    RULES.get_or_init(|| Rules::embedded().unwrap())
 }
 
 #[test]
@@ -22,7 +24,7 @@ fn every_class_has_a_page_with_symptoms_decision_advice_and_example() {
         {
             assert!(text.contains(part), "{}: {} lacks {part}", class.id, class.page);
         }
-        assert!(explain(&rules(), &class.id).unwrap().contains(text));
+        assert!(explain(rules(), &class.id).unwrap().contains(text));
     }
 }
 
@@ -47,7 +49,7 @@ fn the_example_of_every_class_is_classified_as_that_class() {
         let place = Place { step: example.step.clone(), ..Place::default() };
         let fact = Fact::new(example.fact, &*example.key, &*example.value, place);
         let case = Case { facts: vec![fact], ..Case::default() };
-        assert_eq!(diagnose(&rules, &case).unwrap().class, class.id, "{example:?}");
+        assert_eq!(diagnose(rules, &case).unwrap().class, class.id, "{example:?}");
     }
 }
 
@@ -59,7 +61,7 @@ fn every_error_code_belongs_to_exactly_one_class() {
         let classes: Vec<_> =
             rules.classes().iter().filter(|class| class.codes.iter().any(|c| c == code.name())).collect();
         match classes.as_slice() {
-            [class] => assert!(explain(&rules, code.name()).unwrap().contains(&class.id)),
+            [class] => assert!(explain(rules, code.name()).unwrap().contains(&class.id)),
             [] => wrong.push(format!(
                 "{} ({}) is in no class: add it to `codes:` of the class in runbook/rules.yaml whose page helps with it",
                 code.name(),
@@ -106,7 +108,7 @@ fn a_genuine_failure_vetoes_every_infrastructure_verdict() {
     for infrastructure in rules.classes().iter().filter(|class| class.kind == Kind::Infrastructure) {
         for genuine in rules.classes().iter().filter(|class| class.kind == Kind::Finding) {
             let case = Case { facts: vec![fact(infrastructure), fact(genuine)], ..Case::default() };
-            let diagnosis = diagnose(&rules, &case).unwrap();
+            let diagnosis = diagnose(rules, &case).unwrap();
             assert_ne!(diagnosis.kind, Kind::Infrastructure, "{} with {}", genuine.id, infrastructure.id);
             assert_ne!(diagnosis.rerun.answer, assay_gates::triage::Rerun::Allowed);
         }
@@ -129,7 +131,7 @@ fn an_unknown_key_in_the_rules_names_its_place_and_the_nearest_key() {
 
 #[test]
 fn a_case_without_facts_is_unknown_and_no_rerun() {
-    let diagnosis = diagnose(&rules(), &Case::default()).unwrap();
+    let diagnosis = diagnose(rules(), &Case::default()).unwrap();
     assert_eq!((diagnosis.class.as_str(), diagnosis.evidence), ("unknown", None));
     assert_eq!(diagnosis.rerun.answer, assay_gates::triage::Rerun::Refused);
     assert_eq!((diagnosis.gate.as_str(), diagnosis.run.as_str()), ("unknown", "unknown"));

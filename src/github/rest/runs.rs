@@ -117,6 +117,23 @@ impl Client {
         length.map_err(|error| if error.message().contains("410 Gone") { gone() } else { error })
     }
 
+    /// The newest artifact of a run whose name begins with `name`, as a zip, into `to`.
+    ///
+    /// # Errors
+    /// `ArtifactGone` when there is none or it has expired; as [`Client::download`].
+    pub async fn artifact_of_run(&self, run: u64, name: &str, to: &Path) -> Result<u64> {
+        let artifacts = self.artifacts(run).await?;
+        let newest = artifacts
+            .iter()
+            .filter(|artifact| artifact.name.starts_with(name))
+            .max_by_key(|artifact| artifact.id);
+        let newest = newest.ok_or_else(|| {
+            Error::new(Code::ArtifactGone, format!("run {run} has no artifact {name}"))
+                .hint(format!("assay-gates triage {run}"))
+        })?;
+        self.artifact_zip(newest, to).await
+    }
+
     /// The zip of all logs of a run's attempt, into `to`; gives its length.
     ///
     /// # Errors

@@ -156,7 +156,7 @@ fn object(mut map: Map<String, Value>) -> Result<Message, Box<Malformed>> {
 type BadCall = (i64, String, Option<String>);
 
 fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Result<Message, BadCall> {
-    let params = match params {
+    let mut params = match params {
         Some(Value::Object(params)) => params,
         Some(_) => return Err((INVALID_PARAMS, "`params` is not an object".to_owned(), None)),
         None => return Err((INVALID_PARAMS, "`params` is missing".to_owned(), None)),
@@ -175,9 +175,10 @@ fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Resu
         return Err((INVALID_PARAMS, message, None));
     }
     let bad = |code, message: String| Err((code, message, Some(tool.clone())));
-    let arguments = match params.get("arguments") {
+    let given_id = tool_call_id(&params).cloned();
+    let arguments = match params.remove("arguments") {
         None => Map::new(),
-        Some(Value::Object(arguments)) => arguments.clone(),
+        Some(Value::Object(arguments)) => arguments,
         Some(_) => return bad(INVALID_PARAMS, "`params.arguments` is not an object".to_owned()),
     };
     let (Some(request_id), Some(known_id)) = (id, known_id) else {
@@ -186,8 +187,8 @@ fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Resu
         );
         return bad(INVALID_REQUEST, message);
     };
-    let tool_call_id = match tool_call_id(&params, &arguments) {
-        Some(Value::String(text)) if plain(text) => text.clone(),
+    let tool_call_id = match given_id {
+        Some(Value::String(text)) if plain(&text) => text,
         Some(_) => {
             let message = format!(
                 "`_meta.tool_call_id` must be text of 1 to {LONGEST_NAME} bytes without control characters or blanks around it"
@@ -207,9 +208,9 @@ fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Resu
 }
 
 /// What callers of the current protocol give, or else where older ones put it.
-fn tool_call_id<'a>(params: &'a Map<String, Value>, arguments: &'a Map<String, Value>) -> Option<&'a Value> {
-    let of = |map: &'a Map<String, Value>| map.get("_meta").and_then(|meta| meta.get("tool_call_id"));
-    of(params).or_else(|| of(arguments))
+fn tool_call_id(params: &Map<String, Value>) -> Option<&Value> {
+    let current = params.get("_meta").and_then(|meta| meta.get("tool_call_id"));
+    current.or_else(|| params.get("arguments")?.get("_meta")?.get("tool_call_id"))
 }
 
 /// Text that stands in a log, a file name's part or a cell of a table without harm.

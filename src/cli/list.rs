@@ -146,7 +146,10 @@ fn row<'a>(entry: &'a Entry, host: &Ability) -> Row<'a> {
 /// What the preflight says of this host.
 fn host() -> Ability {
     #[cfg(all(feature = "capture", target_os = "linux"))]
-    let missing = Vec::<String>::new();
+    let missing = {
+        use crate::host::doctor::{Options, unfit};
+        unfit(Options { online: false, trials: false, ..Options::default() })
+    };
     #[cfg(not(all(feature = "capture", target_os = "linux")))]
     let missing = vec!["this build has no measuring half (feature `capture`, Linux only)".to_owned()];
     Ability { can_run: missing.is_empty(), missing }

@@ -78,8 +78,7 @@ fn unusable(path: &Path, search: &OsStr, who: Who<'_>) -> Option<Why> {
     if let Some(reason) = closed(path, who) {
         return Some(reason);
     }
-    let interpreter = interpreter(path)?;
-    let Some((program, argument)) = interpreter else { return None };
+    let (program, argument) = interpreter(path)?;
     if let Some(Why::Refused(reason)) = closed(&program, who) {
         return Some(Why::Refused(format!("its interpreter {}: {reason}", program.display())));
     }
@@ -94,21 +93,17 @@ fn unusable(path: &Path, search: &OsStr, who: Who<'_>) -> Option<Why> {
     })
 }
 
-/// The interpreter of a script: `Some(None)` for a file that isn't one, `None` when nothing can be said against it.
-#[expect(
-    clippy::option_option,
-    reason = "unreadable and not a script are both fine, and told apart by the caller's ?"
-)]
-fn interpreter(path: &Path) -> Option<Option<(PathBuf, Option<OsString>)>> {
+/// The interpreter of a script and its argument; `None` for what isn't a script, or can't be read to tell.
+fn interpreter(path: &Path) -> Option<(PathBuf, Option<OsString>)> {
     let mut start = Vec::new();
     std::fs::File::open(path).ok()?.take(256).read_to_end(&mut start).ok()?;
-    let Some(line) = start.strip_prefix(b"#!") else { return Some(None) };
+    let line = start.strip_prefix(b"#!")?;
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
     let (program, argument) = match line.iter().position(|byte| byte.is_ascii_whitespace()) {
         Some(at) => (&line[..at], Some(OsString::from_vec(line[at..].trim_ascii().to_vec()))),
         None => (line, None),
     };
-    Some(Some((PathBuf::from(OsString::from_vec(program.to_vec())), argument)))
+    Some((PathBuf::from(OsString::from_vec(program.to_vec())), argument))
 }
 
 /// Why `who` can't execute `path`: from the modes of its folders and its own, links followed.

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::gate::dependencies::{self, Interpreter};
 use crate::gate::{Definition, Entry, Presence, Selection};
+use crate::host::doctor::{Options, preflight};
 use crate::host::environment::{Environment, FIXED, GATE_PATH};
 use crate::host::launch::Network;
 use crate::host::session::{Host, Place};
@@ -38,6 +39,7 @@ impl KernelMeasure {
         hide: Vec<PathBuf>,
     ) -> Result<Self> {
         let key = RedactionKey::discover()?;
+        let wanted_user = user;
         let user = MeasuredUser::choose(user, std::env::var("SUDO_UID").ok().as_deref())?;
         if install {
             for command in dependencies::install_plan(&selection.gates)? {
@@ -47,6 +49,8 @@ impl KernelMeasure {
         }
         let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
         let host = Host::enter(&names.join(","))?;
+        // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
+        preflight(Options { user: wanted_user, online: false, ..Options::default() }, Some(&host))?;
         Ok(Self { host, key, user, hide })
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod bench;
 mod cgroups;
+mod doctor;
 mod endings;
 mod hostile;
 mod record;

@@ -80,6 +80,11 @@ pub struct Report {
 }
 
 impl Report {
+    fn of(checks: Vec<Check>) -> Self {
+        let fit = checks.iter().all(|check| check.status != Status::Fail);
+        Self { schema: "assay.gates.doctor.v0", fit, checks }
+    }
+
     /// 0 when fit, else 40.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -103,11 +108,19 @@ pub struct Options<'a> {
     pub host_file: &'a Path,
     /// Ask the network too.
     pub online: bool,
+    /// Try for real too: takes the host, a second or so, and root.
+    pub trials: bool,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Self { user: None, catalog: None, host_file: Path::new(DEFAULT_HOST_FILE), online: true }
+        Self {
+            user: None,
+            catalog: None,
+            host_file: Path::new(DEFAULT_HOST_FILE),
+            online: true,
+            trials: true,
+        }
     }
 }
 
@@ -195,6 +208,9 @@ pub fn examine(options: Options<'_>, host: Option<&Host>) -> Report {
     let (before, after) = CHECKS.split_at(CHECKS.len() - TRIALS);
     let mut checks: Vec<Check> =
         before.iter().map(|(name, check)| Check { name, ..check(&context) }).collect();
+    if !options.trials {
+        return Report::of(checks);
+    }
     let taken;
     context.host = Some(match host {
         Some(host) => Ok(host),
@@ -204,6 +220,5 @@ pub fn examine(options: Options<'_>, host: Option<&Host>) -> Report {
         }
     });
     checks.extend(after.iter().map(|(name, check)| Check { name, ..check(&context) }));
-    let fit = checks.iter().all(|check| check.status != Status::Fail);
-    Report { schema: "assay.gates.doctor.v0", fit, checks }
+    Report::of(checks)
 }

@@ -96,14 +96,10 @@ pub(super) fn clock(context: &Context<'_>) -> Check {
     let kept =
         if state == libc::TIME_ERROR { "not kept by a time service" } else { "kept by a time service" };
     let fix = "timedatectl set-ntp true";
-    if context.options.online {
-        if let Some((server, skew)) = crate::github::clock_skew() {
-            let found = format!("{skew:+} s against {server}; {kept}");
-            if skew.abs() > SKEW {
-                return Check::fail(found, fix);
-            }
-            return Check::pass(found);
-        }
+    let answer = context.options.online.then(crate::github::clock_skew).flatten();
+    if let Some((server, skew)) = answer {
+        let found = format!("{skew:+} s against {server}; {kept}");
+        return if skew.abs() > SKEW { Check::fail(found, fix) } else { Check::pass(found) };
     }
     match (state == libc::TIME_ERROR, context.options.online) {
         (true, _) => Check::warn(format!("{kept}, and no server to compare with was asked or reached"), fix),

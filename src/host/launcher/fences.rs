@@ -48,8 +48,8 @@ pub(super) fn give_up_privileges(uid: u32, gid: u32) -> Result<bool> {
     // SAFETY: KEYCTL_JOIN_SESSION_KEYRING (1) with a null name makes a new anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<u8>()) };
     setgroups(&[]).map_err(|error| failed("setgroups", error))?;
-    // SAFETY: prctl with integer arguments only.
     for capability in 0..64 {
+        // SAFETY: prctl with integer arguments only.
         if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
             match Errno::last() {
                 Errno::EINVAL => break,

@@ -25,7 +25,7 @@ pub(super) fn build(view: &FileView) -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| failed("making mounts private", "/", e))?;
-    let clones = view.binds.iter().map(|bind| clone_of(bind)).collect::<Result<Vec<_>>>()?;
+    let clones = view.binds.iter().map(clone_of).collect::<Result<Vec<_>>>()?;
 
     // Processes of others are nobody's business; hidepid needs a mount of its own.
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -131,7 +131,7 @@ fn hide(path: &Path) -> Result<()> {
     let cover = Path::new("/run/assay-gates/hidden");
     if !cover.exists() {
         std::fs::write(cover, "").map_err(|error| Error::io("cannot make a cover", cover, error))?;
-        std::fs::set_permissions(cover, std::fs::Permissions::from_mode(0))
+        std::fs::set_permissions(cover, std::fs::Permissions::from_mode(0o000))
             .map_err(|error| Error::io("cannot make a cover", cover, error))?;
     }
     mount(Some(cover), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)

@@ -97,6 +97,7 @@ fn paths_need_the_gate_that_the_table_says() {
         ("gates/kernel-only/README.md", "none"),
         ("gates/kernel-policy/gate.yaml", "kernel-policy"),
         ("gates/kernel-policy/fixture/agent.py", "kernel-policy"),
+        ("gates/kernel-policy-deny/gate.yaml", "kernel-policy"),
         ("gates/hidden_write/gate.yaml", "openai-agents-hidden-write"),
         ("gates/openai-agents-kernel-policy/agent.mjs", "openai-agents-hidden-write"),
         ("gates/openai-agents-kernel-policy/policy.yaml", "openai-agents-hidden-write"),

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-struct Repository(tempfile::TempDir);
+pub struct Repository(tempfile::TempDir);
 
 impl Repository {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let repository = Self(tempfile::tempdir().unwrap());
         repository.git(&["init", "-q", "-b", "main"]);
         repository.commit("README.md", "a");
@@ -16,7 +16,7 @@ impl Repository {
         repository
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
@@ -37,13 +37,19 @@ impl Repository {
         std::fs::write(path, text).unwrap();
     }
 
-    fn commit(&self, file: &str, text: &str) {
+    pub fn commit(&self, file: &str, text: &str) {
         self.write(file, text);
         self.git(&["add", "-A"]);
         self.git(&["commit", "-q", "-m", file]);
     }
 
-    fn lane(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+    pub fn head(&self) -> String {
+        let output =
+            Command::new("git").args(["rev-parse", "HEAD"]).current_dir(self.path()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    pub fn lane(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
         let output = assert_cmd::Command::cargo_bin("assay-gates")
             .unwrap()
             .args([

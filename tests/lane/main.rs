@@ -3,4 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
 mod contract;
+#[path = "../pack/fixture.rs"]
+#[expect(dead_code, reason = "shared with the tests of packs")]
+mod fixture;
 mod history;
+mod proving;
+#[path = "../evidence/fixtures.rs"]
+#[expect(dead_code, reason = "shared with the tests of evidence")]
+mod run;

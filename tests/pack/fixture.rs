@@ -58,13 +58,19 @@ pub const ARCHIVE: &str = "runner-kernel-only.tar.gz";
 
 /// A root whose one gate passed three times, with the review rows of its scenario.
 pub fn passed_root(root: &Path) {
+    run_record(root, &[GATE]);
+    passed_gate(root, GATE);
+    review(root);
+}
+
+/// A gate that passed three times.
+pub fn passed_gate(root: &Path, name: &str) {
     use crate::run;
     use assay_gates::evidence::archive::member;
     use assay_gates::evidence::{Archive, KernelSet};
     use assay_gates::judge::{ArchiveRef, GateVerdict, RunArtifacts, RunVerdict, compare};
 
-    run_record(root, &[GATE]);
-    let gate = root.join("gates").join(GATE);
+    let gate = root.join("gates").join(name);
     let mut runs = Vec::new();
     let mut artifacts = Vec::new();
     for number in 1..=3_u32 {
@@ -98,20 +104,23 @@ pub fn passed_root(root: &Path) {
             incomplete_because: Vec::new(),
             elapsed_ms: 12,
             archive: Some(ArchiveRef {
-                path: format!("gates/{GATE}/run-{number}/{ARCHIVE}"),
+                path: format!("gates/{name}/run-{number}/{ARCHIVE}"),
                 sha256: written.sha256.to_string(),
                 bytes: written.bytes,
             }),
             assertions: Vec::new(),
         });
     }
-    let verdict = GateVerdict::conclude(GATE, 3, runs, Some(compare(&artifacts).unwrap()), Vec::new(), 40);
+    let verdict = GateVerdict::conclude(name, 3, runs, Some(compare(&artifacts).unwrap()), Vec::new(), 40);
     assert!(verdict.passed(), "{:?}", verdict.reasons);
     put(&gate, "verdict.json", assay_gates::files::pretty_sorted(&verdict).unwrap());
     put(&gate, "status.txt", "passed\n");
     let accepted = "PASS: runner-spike OpenAI Agents kernel+policy acceptance (hidden_write)\n";
     let agree = "PASS: runner-spike OpenAI Agents kernel+policy three-run determinism\n";
     put(&gate, "gate.log", format!("run 1\n{accepted}run 2\n{accepted}run 3\n{accepted}{agree}"));
+}
+
+fn review(root: &Path) {
     let extract = format!("payload/gates/{GATE}/run-1/extract");
     let join = serde_json::json!({
         "schema": "assay.observability.join_result.v0",

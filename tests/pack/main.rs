@@ -3,6 +3,7 @@
 mod attesting;
 mod building;
 mod fixture;
+mod merging;
 #[path = "../evidence/fixtures.rs"]
 #[expect(dead_code, reason = "shared with the tests of evidence")]
 mod run;

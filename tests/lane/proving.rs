@@ -1,0 +1,216 @@
+//! `assay-gates lane --prove`: a real pack, a real history, and a GitHub on loopback.
+
+use crate::fixture::{GATE, passed_root, provenance};
+use crate::history::Repository;
+use assay_gates::files::sha256_file;
+use assay_gates::pack::build;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+/// A head that needs `GATE`, a run that measured it, and its pack.
+struct World {
+    repository: Repository,
+    _folder: tempfile::TempDir,
+    pack: PathBuf,
+    head: String,
+    digest: String,
+    steps: Vec<Value>,
+    event: &'static str,
+    status_code: u16,
+}
+
+impl World {
+    fn new() -> Self {
+        let repository = Repository::new();
+        repository.commit("gates/hidden_write/gate.yaml", "changed");
+        let head = repository.head();
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        passed_root(&root);
+        let mut made = provenance();
+        made.source.head_sha.clone_from(&head);
+        made.input_gates = Some("hidden_write".to_owned());
+        made.path_trees = assay_gates::pack::Provenance::from_environment(repository.path()).path_trees;
+        made.path_trees.retain(|_, tree| tree.oid.is_some());
+        let pack = folder.path().join("pack.zip");
+        build(&root, &folder.path().join("pack"), Some(&pack), &made).unwrap();
+        let digest = sha256_file(&pack).unwrap().0.to_string();
+        let steps = vec![step("Build", "success"), step(&format!("Gate: {GATE}"), "success")];
+        Self {
+            repository,
+            _folder: folder,
+            pack,
+            head,
+            digest,
+            steps,
+            event: "workflow_dispatch",
+            status_code: 201,
+        }
+    }
+
+    /// Asks for the proof; gives exit code, standard output, and the statuses that were posted.
+    fn prove(&self) -> (Option<i32>, String, Vec<Value>) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = runtime.block_on(self.serve());
+        let output = assert_cmd::Command::cargo_bin("assay-gates")
+            .unwrap()
+            .args([
+                "lane",
+                "--base",
+                "main",
+                "--head",
+                "HEAD",
+                "--run",
+                "42",
+                "--post-status",
+                "--format",
+                "json",
+            ])
+            .args(["--repo", "owner/name", "--api-url", &server.uri()])
+            .args(["--lanes", concat!(env!("CARGO_MANIFEST_DIR"), "/gates/lanes.yaml")])
+            .args(["--gates-dir", concat!(env!("CARGO_MANIFEST_DIR"), "/gates")])
+            .arg("--prove")
+            .arg(&self.pack)
+            .arg("--repository")
+            .arg(self.repository.path())
+            .env("GH_TOKEN", "t")
+            .output()
+            .unwrap();
+        let asked = runtime.block_on(server.received_requests()).unwrap();
+        let posted = asked
+            .iter()
+            .filter(|request| request.method.as_str() == "POST")
+            .map(|request| {
+                assert_eq!(request.url.path(), format!("/repos/owner/name/statuses/{}", self.head));
+                serde_json::from_slice(&request.body).unwrap()
+            })
+            .collect();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text, posted)
+    }
+
+    async fn serve(&self) -> MockServer {
+        let server = MockServer::start().await;
+        let run = json!({
+            "id": 42, "run_attempt": 1, "event": self.event, "path": ".github/workflows/gates.yml@refs/heads/main",
+            "head_sha": self.head, "status": "completed", "conclusion": "success", "name": null, "head_branch": null,
+        });
+        let jobs = json!({"total_count": 1, "jobs": [
+            {"id": 1, "run_id": 42, "name": "Measure", "status": "completed", "conclusion": "success", "steps": self.steps},
+        ]});
+        let artifacts = json!({"total_count": 1, "artifacts": [
+            {"id": 9, "name": "assay-runner-delegated-proof-pack-42", "size_in_bytes": 1, "digest": self.digest},
+        ]});
+        for (below, answer) in [("", run), ("/attempts/1/jobs", jobs), ("/artifacts", artifacts)] {
+            Mock::given(method("GET"))
+                .and(path(format!("/repos/owner/name/actions/runs/42{below}")))
+                .respond_with(ResponseTemplate::new(200).set_body_json(answer))
+                .mount(&server)
+                .await;
+        }
+        Mock::given(method("POST"))
+            .respond_with(ResponseTemplate::new(self.status_code).set_body_json(json!({"message": "m"})))
+            .mount(&server)
+            .await;
+        server
+    }
+}
+
+fn step(name: &str, conclusion: &str) -> Value {
+    json!({"number": 1, "name": name, "status": "completed", "conclusion": conclusion})
+}
+
+#[test]
+fn a_pack_that_git_and_github_agree_with_proves_the_head_and_says_so_on_the_commit() {
+    let (exit, text, posted) = World::new().prove();
+    assert_eq!(exit, Some(0), "{text}");
+    let proof: Value = serde_json::from_str(&text).unwrap();
+    assay_gates::evidence::schema::validate("assay.gates.lane_proof.v0", &proof).unwrap();
+    assert_eq!((&proof["proved"], &proof["required"]), (&true.into(), &GATE.into()));
+    assert_eq!(posted.len(), 1);
+    assert_eq!(posted[0]["state"], "success");
+    assert_eq!(posted[0]["context"], "lane-check/proof");
+}
+
+/// Each lie that is told, and the condition that finds it.
+#[test]
+fn no_single_source_is_believed_alone() {
+    type Change = (&'static str, fn(&mut World));
+    let changes: [Change; 5] = [
+        ("artifact_digest", |w| w.digest = format!("sha256:{}", "0".repeat(64))),
+        ("steps_witness_gates", |w| w.steps[1]["conclusion"] = "failure".into()),
+        ("gates_claim_steps", |w| w.steps.push(step("Gate: kernel-only", "success"))),
+        ("run_event", |w| w.event = "pull_request"),
+        ("content_trees", |w| w.repository.commit("gates/hidden_write/gate.yaml", "changed once more")),
+    ];
+    for (expected, change) in changes {
+        let mut world = World::new();
+        change(&mut world);
+        // The status belongs to the head as it is now.
+        world.head = world.repository.head();
+        let (exit, text, posted) = world.prove();
+        assert_eq!(exit, Some(10), "{expected}: {text}");
+        assert!(text.contains("AG142"), "{text}");
+        let proof: Value = serde_json::from_str(text.split("error[").next().unwrap()).unwrap();
+        let failed: Vec<&str> = proof["checks"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|check| check["held"] == false)
+            .map(|check| check["name"].as_str().unwrap())
+            .collect();
+        assert!(failed.contains(&expected), "{expected}: {failed:?}");
+        assert_eq!(posted[0]["state"], "failure", "{expected}");
+    }
+}
+
+#[test]
+fn a_pack_that_does_not_verify_is_refused_before_anyone_is_asked() {
+    let world = World::new();
+    std::fs::write(&world.pack, "not a zip").unwrap();
+    let (exit, text, posted) = world.prove();
+    assert_eq!(exit, Some(14), "{text}");
+    assert_eq!(posted, [json!(null); 0]);
+}
+
+#[test]
+fn a_status_that_is_refused_is_an_error_though_the_head_is_proved() {
+    let mut world = World::new();
+    world.status_code = 403;
+    let (exit, text, posted) = world.prove();
+    assert_eq!(exit, Some(13), "{text}");
+    assert!(text.contains("AG143") && text.contains("commit statuses: write"), "{text}");
+    assert_eq!(posted.len(), 1, "a POST is never repeated");
+}
+
+#[test]
+fn without_a_pack_the_status_says_what_is_needed() {
+    let repository = Repository::new();
+    repository.commit("gates/hidden_write/gate.yaml", "changed");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(async {
+        let server = MockServer::start().await;
+        Mock::given(method("POST"))
+            .respond_with(ResponseTemplate::new(201).set_body_json(json!({})))
+            .mount(&server)
+            .await;
+        server
+    });
+    let (exit, _, err) = repository.lane(&[
+        "--base",
+        "main",
+        "--post-status",
+        "--repo",
+        "owner/name",
+        "--api-url",
+        &server.uri(),
+    ]);
+    assert_eq!(exit, Some(0), "{err}");
+    let asked = runtime.block_on(server.received_requests()).unwrap();
+    let body: Value = serde_json::from_slice(&asked[0].body).unwrap();
+    assert_eq!(body["state"], "pending");
+    assert_eq!(body["description"], format!("needs gate {GATE}: assay-gates dispatch --gates {GATE}"));
+}

@@ -1,8 +1,14 @@
 //! The workflows themselves: what their linter and their parser say of them, and what happens when they run.
 
+#![cfg(all(feature = "capture", target_os = "linux"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
+mod act;
 mod checks;
+mod stage;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -3,7 +3,7 @@
 use crate::error::{Code, Error, Exit, Result};
 use crate::gate::{Catalog, Plan};
 use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
-use crate::run::{self as job, Options, ProofRoot, Source};
+use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source};
 use clap::{Args as ClapArgs, ValueEnum};
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ Examples:
   assay-gates run --gates all                     every gate that belongs to `all`
   assay-gates run --gate hidden_write             its baseline is measured first
   assay-gates run --gates all --resume --root R   go on where an earlier invocation was interrupted
+  assay-gates run --gates all --against-baseline  fail when a gate's surface grew
   assay-gates run --gates all --dry-run           what would be done, and where
 
 Exit codes: 0 passed · 10 acceptance failed · 11 runs disagree · 12 capture incomplete or inconclusive ·
@@ -47,6 +48,12 @@ pub struct Args {
     /// User that the measured process runs as.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    /// Fail a gate that touches more than its baseline.json in the repository says.
+    #[arg(long, conflicts_with = "update_baseline")]
+    against_baseline: bool,
+    /// Write baseline.json of each gate that passes, for the repository to keep.
+    #[arg(long)]
+    update_baseline: bool,
     /// Don't build a proof pack at the end.
     #[arg(long)]
     no_pack: bool,
@@ -110,6 +117,7 @@ impl Args {
             runs: self.runs,
             resume: self.resume,
             selection: self.selection.clone(),
+            baselines: self.baselines(),
             source: source.clone(),
             now,
         };
@@ -136,6 +144,14 @@ impl Args {
             ));
         }
         Ok(finished.exit)
+    }
+
+    fn baselines(&self) -> BaselineUse {
+        match (self.against_baseline, self.update_baseline) {
+            (true, _) => BaselineUse::Against,
+            (_, true) => BaselineUse::Update,
+            _ => BaselineUse::None,
+        }
     }
 
     fn place(&self) -> Place {

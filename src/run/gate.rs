@@ -1,5 +1,6 @@
 //! One gate: its runs, their acceptance, their agreement, the verdict.
 
+use super::baseline::{self, BaselineUse};
 use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, readback};
 use crate::error::{Error, Exit, Result};
@@ -65,14 +66,21 @@ pub(super) fn run(
     if let Some(declared) = declared_failure(&entry.definition, &runs) {
         failures.push((Exit::AcceptanceFailed, declared));
     }
+    let all_accepted = runs.len() == wanted as usize && runs.iter().all(|run| run.passed);
+    if reviewer.baselines == BaselineUse::Against && all_accepted {
+        failures.extend(baseline::against(entry, root)?);
+    }
     let artifacts: Vec<RunArtifacts> =
         runs.iter().map_while(|run| readback::run_artifacts(&root.run(gate, run.run)).ok()).collect();
     let determinism =
         if artifacts.len() == runs.len() && !runs.is_empty() { Some(compare(&artifacts)?) } else { None };
     let verdict = GateVerdict::conclude(gate, wanted, runs, determinism, failures, milliseconds(began));
-    let accepted = verdict.runs.len() == wanted as usize && verdict.runs.iter().all(|run| run.passed);
-    if accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
+    if all_accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
         log.line(&determinism_line(&entry.definition, wanted))?;
+    }
+    if reviewer.baselines == BaselineUse::Update && verdict.passed() {
+        let written = baseline::update(entry, root)?;
+        log.line(&format!("baseline written: {}", written.display()))?;
     }
     reviewed(entry, verdict, reviewer, before, log)
 }

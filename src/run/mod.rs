@@ -1,5 +1,6 @@
 //! The main job: takes a selection of gates through the stages, each result on disk before the next step.
 
+mod baseline;
 mod gate;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod kernel;
@@ -10,6 +11,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::KernelMeasure;
 pub use readback::run_evidence;
@@ -61,6 +63,8 @@ pub struct Options {
     pub resume: bool,
     /// What the whole invocation was asked for, when this is one step of it: `all`, or names joined by commas.
     pub selection: Option<String>,
+    /// What is done with baselines.
+    pub baselines: BaselineUse,
     /// Head and state of the checkout.
     pub source: Source,
     /// RFC 3339, UTC, seconds.
@@ -126,7 +130,7 @@ pub fn run(
     for entry in &selection.gates {
         // A baseline that was measured in this root, on this head, needs no second measurement.
         let keep = options.resume || selection.added.contains(&entry.definition.id);
-        let reviewer = review::Reviewer { catalog, root, record: &record };
+        let reviewer = review::Reviewer { catalog, root, record: &record, baselines: options.baselines };
         let verdict = gate::run(entry, options.runs, keep, &reviewer, measure, sink, &verdicts)?;
         let stop = verdict.runs.iter().any(|run| run.interrupted);
         verdicts.push(verdict);

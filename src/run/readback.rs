@@ -1,7 +1,7 @@
 //! What a run left on disk, read back and verified: judging looks at nothing else.
 
 use crate::error::{Code, Error, Result};
-use crate::evidence::{Archive, ToolEffects, effects};
+use crate::evidence::{Archive, CapabilitySurface, ToolEffects, effects};
 use crate::files::{Sha256Digest, sha256};
 use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence, scenario};
 use serde_json::Value;
@@ -85,6 +85,15 @@ pub(super) fn reviewed(out: &Path) -> Result<Reviewed> {
     let names = ["capability-surface.json", "correlation-report.json", "observation-health.json"];
     let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
     Ok(Reviewed { effects: json(&out.join("tool_effects.json"))?, archive, files })
+}
+
+/// What a baseline is made of, from the folder of one run.
+///
+/// # Errors
+/// As [`run_evidence`].
+pub(super) fn surface_and_effects(out: &Path) -> Result<(CapabilitySurface, ToolEffects)> {
+    let (archive, _) = archive(out)?;
+    Ok((archive.content.surface, json(&out.join("tool_effects.json"))?))
 }
 
 /// Everything that the runs of a gate are compared by, from the folder of one run.

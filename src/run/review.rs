@@ -1,7 +1,7 @@
 //! A scenario's review: gathers what stands in the proof root, and writes the rows into `runs/`.
 
 use super::readback::{self, Reviewed};
-use super::{ProofRoot, RunRecord};
+use super::{BaselineUse, ProofRoot, RunRecord};
 use crate::error::{Error, Result};
 use crate::files::write_atomic;
 use crate::gate::{Catalog, Definition, Entry};
@@ -15,6 +15,7 @@ pub(super) struct Reviewer<'a> {
     pub catalog: &'a Catalog,
     pub root: &'a ProofRoot,
     pub record: &'a RunRecord,
+    pub baselines: BaselineUse,
 }
 
 impl Reviewer<'_> {

@@ -19,6 +19,7 @@ struct Script {
 #[derive(Clone, Copy)]
 enum Change {
     ExtraWrite,
+    ReadsMore,
     Incomplete,
     Interrupted,
     CannotMeasure,
@@ -87,6 +88,9 @@ impl Measure for Script {
         effects.push(executed("/usr/bin/env", 3));
         if matches!(change, Some(Change::ExtraWrite)) {
             effects.push(opened(4, "input.txt", 0o2001));
+        }
+        if matches!(change, Some(Change::ReadsMore)) {
+            effects.push(opened(4, "secrets.txt", 0));
         }
         let reasons =
             if matches!(change, Some(Change::Incomplete)) { vec!["moved_task".to_owned()] } else { vec![] };
@@ -169,20 +173,23 @@ fn bench() -> Bench {
     Bench { folder, catalog }
 }
 
+fn here() -> Source {
+    Source {
+        head_sha: "c0ffee".into(),
+        dirty: false,
+        r#ref: "refs/heads/main".into(),
+        repository: "o/n".into(),
+        workflow: None,
+    }
+}
+
 impl Bench {
     fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 
     fn go(&self, gates: &str, resume: bool, script: &mut Script) -> Result<(Finished, Vec<Event>)> {
-        let source = Source {
-            head_sha: "c0ffee".into(),
-            dirty: false,
-            r#ref: "refs/heads/main".into(),
-            repository: "o/n".into(),
-            workflow: None,
-        };
-        self.go_from(source, gates, resume, script)
+        self.go_from(here(), gates, resume, script)
     }
 
     fn go_from(
@@ -192,9 +199,26 @@ impl Bench {
         resume: bool,
         script: &mut Script,
     ) -> Result<(Finished, Vec<Event>)> {
+        self.go_with(source, gates, resume, BaselineUse::None, script)
+    }
+
+    fn go_with(
+        &self,
+        source: Source,
+        gates: &str,
+        resume: bool,
+        baselines: BaselineUse,
+        script: &mut Script,
+    ) -> Result<(Finished, Vec<Event>)> {
         let selection = self.catalog.select(&[gates.to_owned()])?;
-        let options =
-            Options { runs: 3, resume, selection: None, source, now: || "2026-01-01T00:00:00Z".into() };
+        let options = Options {
+            runs: 3,
+            resume,
+            selection: None,
+            baselines,
+            source,
+            now: || "2026-01-01T00:00:00Z".into(),
+        };
         let root = ProofRoot::open(&self.root())?;
         let mut heard = Heard::default();
         let finished = run(&self.catalog, &selection, &options, &root, script, &mut heard)?;
@@ -350,4 +374,30 @@ fn a_folder_with_other_content_is_not_taken_for_a_root() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis.tex"), "").unwrap();
     assert_eq!(ProofRoot::open(folder.path()).unwrap_err().code(), Code::RootTaken);
+}
+
+#[test]
+fn a_gate_that_touches_more_than_its_baseline_fails_with_what_is_new() {
+    let bench = bench();
+    let mut go = |baselines, changes: &[(&'static str, u32, Change)]| {
+        bench.go_with(here(), "first", false, baselines, &mut Script::new(changes)).unwrap().0
+    };
+    let without = go(BaselineUse::Against, &[]);
+    assert_eq!(without.exit, Exit::AcceptanceFailed);
+    assert!(
+        without.verdicts[0].reasons[0].contains("--update-baseline"),
+        "{:?}",
+        without.verdicts[0].reasons
+    );
+    assert_eq!(go(BaselineUse::Update, &[]).exit, Exit::Passed);
+    assert_eq!(go(BaselineUse::Against, &[]).exit, Exit::Passed);
+    let every_run = [1, 2, 3].map(|run| ("first", run, Change::ReadsMore));
+    let grown = go(BaselineUse::Against, &every_run);
+    assert_eq!(grown.exit, Exit::AcceptanceFailed);
+    let reason = &grown.verdicts[0].reasons[0];
+    assert!(
+        reason.starts_with("baseline: not in the baseline: ") && reason.ends_with("/secrets.txt"),
+        "{reason}"
+    );
+    assert!(bench.root().join("gates/first/baseline_diff.json").exists());
 }

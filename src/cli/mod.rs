@@ -7,6 +7,7 @@ mod diff;
 mod dispatch;
 mod doctor;
 mod explain;
+mod gate;
 mod generate;
 mod github;
 mod host;
@@ -56,6 +57,7 @@ enum Command {
     Pack(pack::Args),
     Verify(verify::Args),
     Diff(diff::Args),
+    Gate(gate::Args),
     Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
@@ -113,6 +115,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Pack(args) => pack::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Gate(args) => gate::run(&args),
         Command::Upload(args) => upload::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),

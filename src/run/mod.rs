@@ -4,6 +4,7 @@ mod baseline;
 mod gate;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod kernel;
+pub mod propose;
 mod readback;
 mod review;
 mod root;

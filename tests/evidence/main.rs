@@ -6,8 +6,12 @@ mod correlating;
 mod diffing;
 mod filtering;
 mod fixtures;
+mod initiating;
 mod kernel_events;
 mod log_files;
 mod redacting;
 mod schemas;
 mod verifying;
+
+#[path = "../support/mod.rs"]
+mod support;

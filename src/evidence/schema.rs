@@ -18,6 +18,8 @@ macro_rules! schemas {
 // A test compares this list with the folder.
 schemas! {
     "assay.ci.ebpf_build_provenance.v0",
+    "assay.experiment.agent_observability_fidelity.redaction_manifest.v0",
+    "assay.experiment.agent_observability_fidelity.semantic_gap_verdict.v0",
     "assay.gates.artifact.v0",
     "assay.gates.baseline.v0",
     "assay.gates.baseline_diff.v0",
@@ -38,6 +40,8 @@ schemas! {
     "assay.gates.tool_decision.v0",
     "assay.gates.tool_effects.v0",
     "assay.gates.verification.v0",
+    "assay.observability.claim_class_cell.v0",
+    "assay.observability.join_result.v0",
     "assay.runner.archive_manifest.v0",
     "assay.runner.capability_diff.v0",
     "assay.runner.capability_surface.v0",

@@ -71,7 +71,7 @@ pub fn gate_yaml(
     line(&mut text, 0, &format!("timeout_seconds: {}\nexpect:", draft.timeout_seconds));
     line(&mut text, 1, &format!("exit_code: {}", archive.finished.exit_code.unwrap_or_default()));
     line(&mut text, 1, "# Files of the work folder that must be touched.");
-    line(&mut text, 1, &format!("work_paths: {}", list(&work_paths(archive, work))));
+    line(&mut text, 1, &format!("work_paths: {}", list(work_paths(archive, work))));
     line(&mut text, 1, "# Programs that must run.");
     line(&mut text, 1, &format!("execs: {}", list(&archive.surface.process_execs)));
     opens(&mut text, archive, work);

@@ -119,7 +119,7 @@ fn every_artifacts_schema_in_the_folder_is_embedded_and_draft_2020_12() {
     assert!(ALL.is_sorted());
     for (id, text) in ALL {
         let schema: Value = serde_json::from_str(text).unwrap();
-        assert_eq!(schema["$id"], *id);
+        assert!(schema.get("$id").is_none_or(|named| named == *id), "{id} calls itself {}", schema["$id"]);
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         faults(id, &Value::Null).unwrap();
         assert!(validate(id, &json!({})).is_err(), "{id} accepts an empty object");

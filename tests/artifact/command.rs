@@ -188,12 +188,3 @@ fn memory_does_not_grow_with_the_pack() {
     let (small, large) = (peak(1000), peak(96 * 1024 * 1024));
     assert!(large - small <= 64 * 1024, "{small} KiB for 1000 bytes, {large} KiB for 96 MiB");
 }
-
-#[cfg(target_os = "linux")]
-#[test]
-#[ignore = "hashes 10 GiB; `make bench` runs it, in release"]
-fn memory_does_not_grow_with_a_pack_of_10_gib() {
-    let (small, large) = (peak(1000), peak(10 << 30));
-    println!("peak of 1000 bytes: {small} KiB; of 10 GiB: {large} KiB");
-    assert!(large - small <= 64 * 1024, "{small} KiB for 1000 bytes, {large} KiB for 10 GiB");
-}

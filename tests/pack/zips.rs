@@ -314,20 +314,3 @@ fn no_cut_and_no_flipped_byte_of_a_zip_panics_or_passes_unseen() {
         }
     }
 }
-
-#[test]
-#[ignore = "writes 5 GiB; `make bench` runs it, in release"]
-fn a_zip_of_more_than_4_gib_is_written_and_read_with_64_bit_sizes() {
-    let folder = tempfile::tempdir().unwrap();
-    let pack = folder.path().join("pack");
-    std::fs::create_dir(&pack).unwrap();
-    let bytes = 5 << 30;
-    // `.gz` is stored, so that the zip itself passes 4 GiB.
-    std::fs::File::create(pack.join("a.gz")).unwrap().set_len(bytes).unwrap();
-    std::fs::write(pack.join("b.txt"), "after").unwrap();
-    let zip = folder.path().join("pack.zip");
-    assay_gates::pack::zip_folder(&pack, &zip).unwrap();
-    let source = Source::open(&zip).unwrap();
-    assert_eq!(source.members()["a.gz"], bytes);
-    assert_eq!(source.text("b.txt").unwrap(), "after");
-}

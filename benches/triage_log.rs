@@ -63,7 +63,7 @@ fn write_log(path: &std::path::Path, wanted: u64) -> Result<u64, Box<dyn Error>>
         for _ in 0..5000 {
             line += 1;
             let (second, fraction) = (line / 1000 % 60, line % 10_000_000);
-            let colour = if line % 50 == 0 { "\u{1b}[32m" } else { "" };
+            let colour = if line.is_multiple_of(50) { "\u{1b}[32m" } else { "" };
             block.push_str(&format!(
                 "2026-02-03T12:43:{second:02}.{fraction:07}Z {colour}   Compiling crate-{} v0.{}.{} (/opt/actions-runner/_work/r/r/{line:x})\n",
                 line % 997, line % 13, line % 7

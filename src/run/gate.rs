@@ -133,13 +133,10 @@ fn one_run(
 ) -> Result<Result<RunVerdict, Failure>> {
     let (root, gate) = (log.root, &entry.definition.id);
     let out = root.run(gate, number);
-    if keep {
-        if let Some(done) =
-            root.result(gate, number)?.filter(|run| run.passed && readback::run_evidence(&out).is_ok())
-        {
-            log.line(&format!("run {number}: kept from an earlier invocation"))?;
-            return Ok(Ok(done));
-        }
+    let kept = if keep { root.result(gate, number)? } else { None };
+    if let Some(done) = kept.filter(|run| run.passed && readback::run_evidence(&out).is_ok()) {
+        log.line(&format!("run {number}: kept from an earlier invocation"))?;
+        return Ok(Ok(done));
     }
     root.forget(&out)?;
     std::fs::create_dir_all(&out)

@@ -379,7 +379,7 @@ fn a_folder_with_other_content_is_not_taken_for_a_root() {
 #[test]
 fn a_gate_that_touches_more_than_its_baseline_fails_with_what_is_new() {
     let bench = bench();
-    let mut go = |baselines, changes: &[(&'static str, u32, Change)]| {
+    let go = |baselines, changes: &[(&'static str, u32, Change)]| {
         bench.go_with(here(), "first", false, baselines, &mut Script::new(changes)).unwrap().0
     };
     let without = go(BaselineUse::Against, &[]);

@@ -54,6 +54,7 @@ impl Act {
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let stored = folder.path().join("stored");
+        #[allow(clippy::zombie_processes, reason = "killed and waited for when the server is dropped")]
         let mut child = Command::new(binary)
             .args(["push", "-P", "ubuntu-latest=-self-hosted", "--artifact-server-addr", "127.0.0.1"])
             .args(["--artifact-server-port", &port, "--no-cache-server", "--artifact-server-path"])

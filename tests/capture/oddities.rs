@@ -96,8 +96,7 @@ fn a_file_on_a_detached_mount_is_not_given_a_path_of_the_tree() {
     assert_eq!(reasons(&recording), ["path_detached"]);
     let open = after_exec(&recording)
         .into_iter()
-        .filter(|effect| effect.operation == Operation::Open)
-        .last()
+        .rfind(|effect| effect.operation == Operation::Open)
         .unwrap();
     assert_eq!(vec![format!("openat = {}", open.return_value.unwrap())], said);
     assert_eq!(open.path.unwrap().state, PathState::Detached);

@@ -4,7 +4,7 @@
 
 mod contract;
 #[path = "../pack/fixture.rs"]
-#[expect(dead_code, reason = "shared with the tests of packs")]
+#[allow(dead_code, reason = "shared with the tests of packs")]
 mod fixture;
 mod history;
 mod proving;

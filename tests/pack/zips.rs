@@ -150,14 +150,14 @@ fn hostile_zips_are_refused_each_with_its_reason() {
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("zip_end_record", b"not a zip at all, but long enough to be one".to_vec()),
         ("zip_end_record", Vec::new()),
-        ("zip_end_record", zip(&[plain.clone()], b"", b"tail")),
+        ("zip_end_record", zip(std::slice::from_ref(&plain), b"", b"tail")),
         ("zip_end_record", {
-            let mut bytes = zip(&[plain.clone()], b"", b"x");
+            let mut bytes = zip(std::slice::from_ref(&plain), b"", b"x");
             let length = bytes.len();
             bytes[length - 3] = 1;
             bytes
         }),
-        ("zip_overlap", zip(&[plain.clone()], b"#!/bin/sh\n", b"")),
+        ("zip_overlap", zip(std::slice::from_ref(&plain), b"#!/bin/sh\n", b"")),
         ("zip_name", zip(&[entry("/etc/passwd", b"1")], b"", b"")),
         ("zip_name", zip(&[entry("../a", b"1")], b"", b"")),
         ("zip_name", zip(&[entry("a/../../b", b"1")], b"", b"")),

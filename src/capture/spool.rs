@@ -1,5 +1,10 @@
 //! Where raw records wait between the ring and the evidence: a file without a name in a folder that only the driver can enter.
 
+#![cfg_attr(
+    not(all(feature = "capture", target_os = "linux")),
+    allow(dead_code, reason = "only the kernel's consumer writes one")
+)]
+
 use crate::error::{Code, Error, Result};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};

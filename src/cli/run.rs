@@ -1,10 +1,16 @@
 //! `assay-gates run`: the main job.
 
+#[cfg(all(feature = "capture", target_os = "linux"))]
+mod measuring;
+
 use crate::error::{Code, Error, Exit, Result};
+#[cfg(not(all(feature = "capture", target_os = "linux")))]
+use crate::gate::Selection;
 use crate::gate::{Catalog, Plan};
-use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
-use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source};
+use crate::report;
 use clap::{Args as ClapArgs, ValueEnum};
+#[cfg(all(feature = "capture", target_os = "linux"))]
+use measuring::measure;
 use std::path::{Path, PathBuf};
 
 /// Measure gates, judge them, and build the proof pack.
@@ -82,93 +88,13 @@ pub fn run(args: &Args) -> Result<Exit> {
     if args.dry_run {
         return show_plan(&Plan::new(&selection, root, args.runs), args.format);
     }
-    args.measure(&catalog, &selection, &root)
+    measure(args, &catalog, &selection, &root)
 }
 
-impl Args {
-    #[cfg(not(all(feature = "capture", target_os = "linux")))]
-    fn measure(&self, _: &Catalog, _: &crate::gate::Selection, _: &Path) -> Result<Exit> {
-        Err(super::built_without_capture())
-    }
-
-    #[cfg(all(feature = "capture", target_os = "linux"))]
-    fn measure(&self, catalog: &Catalog, selection: &crate::gate::Selection, root: &Path) -> Result<Exit> {
-        let checkout = catalog.folder();
-        let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-        let mut measure = job::KernelMeasure::prepare(
-            selection,
-            self.user.as_deref(),
-            self.install,
-            vec![root.to_path_buf()],
-        )?;
-        let root = ProofRoot::open(root)?;
-        let events = root.path().join("events.jsonl");
-        let file = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&events)
-            .map_err(|error| Error::io("cannot open", &events, error))?;
-        let mut views: Vec<Box<dyn Sink>> =
-            vec![Box::new(Recorder::new(file)), Box::new(Human::new(self.place()))];
-        if self.format == Format::Jsonl {
-            views.push(Box::new(Lines));
-        }
-        let options = Options {
-            runs: self.runs,
-            resume: self.resume,
-            selection: self.selection.clone(),
-            baselines: self.baselines(),
-            source: source.clone(),
-            now,
-        };
-        let finished = job::run(catalog, selection, &options, &root, &mut measure, &mut All(views))?;
-        let junit = report::junit(&finished.verdicts);
-        crate::files::write_atomic(&root.path().join("junit.xml"), junit.as_bytes())?;
-        match self.format {
-            Format::Json => report::data(&crate::files::pretty_sorted(&finished.report(&root)?)?),
-            Format::Jsonl => {}
-            Format::Human | Format::Github => {
-                let citable = source.citable();
-                report::data(&format!("\n{}", report::verdicts(&finished.verdicts, citable)));
-            }
-        }
-        report::diagnostic(&format!("results: {}", root.path().display()));
-        if !self.no_pack {
-            let zip = root.path().join("pack.zip");
-            let provenance = crate::pack::Provenance::from_environment(checkout);
-            let built = crate::pack::build(root.path(), &root.path().join("pack"), Some(&zip), &provenance)?;
-            report::diagnostic(&format!(
-                "proof pack: {} (manifest {})",
-                zip.display(),
-                built.manifest_sha256
-            ));
-        }
-        Ok(finished.exit)
-    }
-
-    fn baselines(&self) -> BaselineUse {
-        match (self.against_baseline, self.update_baseline) {
-            (true, _) => BaselineUse::Against,
-            (_, true) => BaselineUse::Update,
-            _ => BaselineUse::None,
-        }
-    }
-
-    fn place(&self) -> Place {
-        if self.format == Format::Github || std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true")
-        {
-            Place::Actions
-        } else if console::user_attended_stderr() {
-            Place::Terminal
-        } else {
-            Place::Log
-        }
-    }
-}
-
-/// RFC 3339, UTC, seconds.
-fn now() -> String {
-    chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string()
+/// Without the measuring half there is nothing to measure with.
+#[cfg(not(all(feature = "capture", target_os = "linux")))]
+fn measure(_: &Args, _: &Catalog, _: &Selection, _: &Path) -> Result<Exit> {
+    Err(super::built_without_capture())
 }
 
 const ROOTS: &str = "/var/lib/assay-gates/proof";

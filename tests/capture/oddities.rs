@@ -94,10 +94,8 @@ fn a_file_on_a_detached_mount_is_not_given_a_path_of_the_tree() {
     }
     let (recording, said) = record(&session, &mut command);
     assert_eq!(reasons(&recording), ["path_detached"]);
-    let open = after_exec(&recording)
-        .into_iter()
-        .rfind(|effect| effect.operation == Operation::Open)
-        .unwrap();
+    let open =
+        after_exec(&recording).into_iter().rfind(|effect| effect.operation == Operation::Open).unwrap();
     assert_eq!(vec![format!("openat = {}", open.return_value.unwrap())], said);
     assert_eq!(open.path.unwrap().state, PathState::Detached);
 }

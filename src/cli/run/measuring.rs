@@ -1,0 +1,78 @@
+//! The measuring half of `run`.
+
+use super::{Args, Format};
+use crate::error::{Error, Exit, Result};
+use crate::gate::{Catalog, Selection};
+use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
+use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source};
+use std::path::Path;
+
+/// Measures, shows, and builds the proof pack.
+pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
+    let checkout = catalog.folder();
+    let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let mut measure =
+        job::KernelMeasure::prepare(selection, args.user.as_deref(), args.install, vec![root.to_path_buf()])?;
+    let root = ProofRoot::open(root)?;
+    let events = root.path().join("events.jsonl");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&events)
+        .map_err(|error| Error::io("cannot open", &events, error))?;
+    let mut views: Vec<Box<dyn Sink>> =
+        vec![Box::new(Recorder::new(file)), Box::new(Human::new(place(args)))];
+    if args.format == Format::Jsonl {
+        views.push(Box::new(Lines));
+    }
+    let options = Options {
+        runs: args.runs,
+        resume: args.resume,
+        selection: args.selection.clone(),
+        baselines: baselines(args),
+        source: source.clone(),
+        now,
+    };
+    let finished = job::run(catalog, selection, &options, &root, &mut measure, &mut All(views))?;
+    let junit = report::junit(&finished.verdicts);
+    crate::files::write_atomic(&root.path().join("junit.xml"), junit.as_bytes())?;
+    match args.format {
+        Format::Json => report::data(&crate::files::pretty_sorted(&finished.report(&root)?)?),
+        Format::Jsonl => {}
+        Format::Human | Format::Github => {
+            let citable = source.citable();
+            report::data(&format!("\n{}", report::verdicts(&finished.verdicts, citable)));
+        }
+    }
+    report::diagnostic(&format!("results: {}", root.path().display()));
+    if !args.no_pack {
+        let zip = root.path().join("pack.zip");
+        let provenance = crate::pack::Provenance::from_environment(checkout);
+        let built = crate::pack::build(root.path(), &root.path().join("pack"), Some(&zip), &provenance)?;
+        report::diagnostic(&format!("proof pack: {} (manifest {})", zip.display(), built.manifest_sha256));
+    }
+    Ok(finished.exit)
+}
+
+fn baselines(args: &Args) -> BaselineUse {
+    match (args.against_baseline, args.update_baseline) {
+        (true, _) => BaselineUse::Against,
+        (_, true) => BaselineUse::Update,
+        _ => BaselineUse::None,
+    }
+}
+
+fn place(args: &Args) -> Place {
+    if args.format == Format::Github || std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true") {
+        Place::Actions
+    } else if console::user_attended_stderr() {
+        Place::Terminal
+    } else {
+        Place::Log
+    }
+}
+
+/// RFC 3339, UTC, seconds.
+fn now() -> String {
+    chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

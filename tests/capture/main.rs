@@ -6,6 +6,7 @@ mod layout;
 mod load;
 mod oddities;
 mod session;
+mod witness;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -19,8 +19,10 @@ pub struct Btf {
 }
 
 impl Btf {
+    /// The running kernel's, or another kernel's in the file that `ASSAY_GATES_KERNEL_BTF` names.
     pub fn of_kernel() -> Self {
-        Self::parse(&std::fs::read("/sys/kernel/btf/vmlinux").unwrap())
+        let file = std::env::var_os("ASSAY_GATES_KERNEL_BTF").unwrap_or_else(|| "/sys/kernel/btf/vmlinux".into());
+        Self::parse(&std::fs::read(file).unwrap())
     }
 
     /// The `.BTF` section of an ELF object.

@@ -16,7 +16,7 @@
 mod session;
 
 use session::Session;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const ROUNDS: usize = 7;
@@ -105,27 +105,14 @@ fn inside(program: &Path, file: &Path) -> (f64, String) {
 
 fn bpftrace(program: &Path, file: &Path) -> Option<(f64, String)> {
     let script = r#"tracepoint:syscalls:sys_enter_openat { printf("%d %s\n", pid, str(args->filename)); }"#;
-    let command: PathBuf = program.into();
-    let command = format!("{} {} {COUNT} 1", command.display(), file.display());
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("output");
-    let shell = format!("{command} > {}", output.display());
-    let wrapper = folder.path().join("run.sh");
-    std::fs::write(&wrapper, format!("#!/bin/sh\nexec {shell}\n")).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&wrapper, mode).unwrap();
+    let command = format!("{} {} {COUNT} 1", program.display(), file.display());
     let run = Command::new("bpftrace")
-        .args(["-o", "/dev/null", "-e", script, "-c"])
-        .arg(&wrapper)
+        .args(["-o", "/dev/null", "-e", script, "-c", &command])
         .env("BPFTRACE_PERF_RB_PAGES", "4096")
-        .stdout(Stdio::null())
         .output()
         .ok()?;
     let lost = String::from_utf8_lossy(&run.stderr).lines().any(|line| line.contains("Lost"));
-    Some((
-        nanoseconds(&std::fs::read(output).ok()?)?,
-        if lost { "lost events".into() } else { String::new() },
-    ))
+    Some((nanoseconds(&run.stdout)?, if lost { "lost events".into() } else { String::new() }))
 }
 
 fn tool(words: &[&str], program: &Path, file: &Path) -> Option<(f64, String)> {

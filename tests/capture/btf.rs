@@ -21,7 +21,8 @@ pub struct Btf {
 impl Btf {
     /// The running kernel's, or another kernel's in the file that `ASSAY_GATES_KERNEL_BTF` names.
     pub fn of_kernel() -> Self {
-        let file = std::env::var_os("ASSAY_GATES_KERNEL_BTF").unwrap_or_else(|| "/sys/kernel/btf/vmlinux".into());
+        let file =
+            std::env::var_os("ASSAY_GATES_KERNEL_BTF").unwrap_or_else(|| "/sys/kernel/btf/vmlinux".into());
         Self::parse(&std::fs::read(file).unwrap())
     }
 

@@ -6,9 +6,9 @@ mod layout;
 mod load;
 mod oddities;
 mod session;
-mod witness;
 #[path = "../support/mod.rs"]
 mod support;
+mod witness;
 
 use session::{Session, complete, lines};
 use std::process::Command;

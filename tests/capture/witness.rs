@@ -10,7 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const EVENTS: [&str; 4] = ["raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "task/task_newtask", "sched/sched_process_exit"];
+const EVENTS: [&str; 4] =
+    ["raw_syscalls/sys_enter", "raw_syscalls/sys_exit", "task/task_newtask", "sched/sched_process_exit"];
 /// No process has this number: with it in the filter, nothing is traced until the measured process adds its own.
 const NOBODY: &str = "4194303";
 
@@ -21,7 +22,13 @@ impl Tracer {
     fn new() -> Option<Self> {
         let root = Path::new("/sys/kernel/tracing");
         if !root.join("instances").exists() {
-            let _mounted = nix::mount::mount(Some("tracefs"), root, Some("tracefs"), nix::mount::MsFlags::empty(), None::<&str>);
+            let _mounted = nix::mount::mount(
+                Some("tracefs"),
+                root,
+                Some("tracefs"),
+                nix::mount::MsFlags::empty(),
+                None::<&str>,
+            );
         }
         let instance = root.join(format!("instances/assay-gates-test-{}", std::process::id()));
         std::fs::create_dir(&instance).ok()?;
@@ -124,7 +131,10 @@ fn the_kernels_own_tracer_saw_the_same_calls_births_and_ends() {
     let births = theirs.iter().filter(|(_, name, _)| name == "task_newtask").count();
     let ends = theirs.iter().filter(|(_, name, _)| name == "sched_process_exit").count();
     assert!(births >= 150, "{births}");
-    assert_eq!((births, ends), (ours(&|e| e.operation == Operation::Fork), ours(&|e| e.operation == Operation::Exit)));
+    assert_eq!(
+        (births, ends),
+        (ours(&|e| e.operation == Operation::Fork), ours(&|e| e.operation == Operation::Exit))
+    );
 
     // Every call of the table, by number and result.
     let mut expected: BTreeMap<(String, i64), usize> = BTreeMap::new();
@@ -135,7 +145,9 @@ fn the_kernels_own_tracer_saw_the_same_calls_births_and_ends() {
         }
     }
     let mut found: BTreeMap<(String, i64), usize> = BTreeMap::new();
-    for effect in effects.iter().filter(|effect| syscalls::RECORDED.iter().any(|row| row.name == effect.syscall)) {
+    for effect in
+        effects.iter().filter(|effect| syscalls::RECORDED.iter().any(|row| row.name == effect.syscall))
+    {
         *found.entry((effect.syscall.clone(), effect.return_value.unwrap())).or_default() += 1;
     }
     assert!(expected.values().sum::<usize>() > 500, "{expected:?}");

@@ -5,3 +5,4 @@ mod support;
 
 mod command_line;
 mod kernel_only;
+mod readme;

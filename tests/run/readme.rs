@@ -1,0 +1,35 @@
+//! What the README says, done word for word.
+
+use crate::support;
+use assert_cmd::cargo::cargo_bin;
+use std::process::Command;
+
+/// The fenced shell block below a heading of the README.
+fn block(heading: &str) -> String {
+    let text = std::fs::read_to_string("README.md").unwrap();
+    let section = text.split_once(&format!("## {heading}\n")).unwrap().1;
+    let block = section.split_once("```sh\n").unwrap().1;
+    block.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn your_own_gate_in_five_minutes_works_as_written() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let binary = cargo_bin("assay-gates");
+    let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("sh")
+        .args(["-e", "-c", &block("Your own gate in five minutes")])
+        .current_dir(folder.path())
+        .env("PATH", path)
+        .env("ASSAY_GATES_STATE_DIR", folder.path().join("state"))
+        .output()
+        .unwrap();
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}\n{err}", String::from_utf8_lossy(&output.stdout));
+    assert!(err.contains("my-agent: passed (runs agree"), "{err}");
+    let baseline = std::fs::read_to_string(folder.path().join("gates/my-agent/baseline.json")).unwrap();
+    assert!(baseline.contains("/run/assay-gates/work/notes.txt"), "{baseline}");
+}

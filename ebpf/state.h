@@ -10,14 +10,15 @@
 #define OUT_BYTES (OUT_LAST + sizeof(struct segment) + PATH_BYTES + 8)
 #define PREFIX_BYTES 256
 
-const volatile u64 session_id = 0;  // id of the session's cgroup
 const volatile u64 wake_bytes = 0;  // fill of the ring past which the consumer is woken
 
 // `level` is learned from the first task that enters the session's cgroup, so that a cgroup namespace in between does not matter.
+// The id is written before the first program is attached: verifying is slow, so it is done before the cgroup is there.
 struct {
     s32 level;
     u32 serial;
-} shared = { SESSION_UNKNOWN, 0 };
+    u64 session_id; // id of the session's cgroup
+} shared = { SESSION_UNKNOWN, 0, 0 };
 
 enum task_flag {
     TASK_IN_SYSCALL = 1 << 0,
@@ -79,7 +80,7 @@ static __always_inline struct counters *counters(void)
 // The current task is in the session's cgroup or below it.
 static __always_inline bool in_session(void)
 {
-    return bpf_get_current_ancestor_cgroup_id(shared.level) == session_id;
+    return bpf_get_current_ancestor_cgroup_id(shared.level) == shared.session_id;
 }
 
 static __always_inline u64 cgroup_id_of(struct cgroup *cgroup)
@@ -93,7 +94,7 @@ static __always_inline bool under_session(struct cgroup *trusted)
     // The same pointer as a plain number, which the verifier lets us index from.
     struct cgroup *cgroup = BPF_CORE_READ(trusted, self.cgroup);
     int level = BPF_CORE_READ(cgroup, level);
-    if (cgroup_id_of(cgroup) == session_id) {
+    if (cgroup_id_of(cgroup) == shared.session_id) {
         shared.level = level;
         return true;
     }
@@ -103,7 +104,7 @@ static __always_inline bool under_session(struct cgroup *trusted)
     struct cgroup **ancestors = (void *)cgroup + bpf_core_field_offset(struct cgroup, ancestors);
     if (bpf_probe_read_kernel(&ancestor, sizeof(ancestor), ancestors + shared.level))
         return false;
-    return cgroup_id_of(ancestor) == session_id;
+    return cgroup_id_of(ancestor) == shared.session_id;
 }
 
 static __always_inline struct task_state *known_task(struct task_struct *task)

@@ -2,7 +2,7 @@
 //!
 //! Both `record` and `run` go through [`measure`], so that there is one way in which anything is ever measured.
 
-use crate::capture::{ArmOptions, Recorder, Summary};
+use crate::capture::{Ahead, ArmOptions, Recorder, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
@@ -113,12 +113,18 @@ impl Measured {
     }
 }
 
-/// Measures one run on a host that was entered.
+/// Measures one run on a host that was entered. `ahead` are kernel programs that were verified while something else
+/// went on; without them they are verified now.
 ///
 /// # Errors
 /// Whatever kept it from being measured at all. A run that was measured but is incomplete, was stopped, or gave no
 /// archive is a [`Measured`] that says so.
-pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<Measured> {
+pub fn measure(
+    host: &Host,
+    wanted: &Measurement,
+    key: &RedactionKey,
+    ahead: Option<Ahead>,
+) -> Result<Measured> {
     let spool = spool(host)?;
     std::fs::create_dir_all(&wanted.output)
         .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
@@ -136,7 +142,8 @@ pub fn measure(host: &Host, wanted: &Measurement, key: &RedactionKey) -> Result<
 
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
-    let mut recorder = Recorder::arm(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()))?;
+    let mut recorder =
+        Recorder::arm_with(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()), ahead)?;
     recorder.begin()?;
     let calls = decisions.as_ref().map(|_| {
         CallServer::start(CallConfig {

@@ -15,6 +15,7 @@ pub const BLIND_SPOTS: &[&str] = &[
     "paths of calls that return no file are as requested: symbolic links in their directories are not resolved",
     "a string changed by another thread and changed back between entry and exit of a call is not noticed",
     "a path walked while another task renames its directories may mix old and new names",
+    "a descriptor that another thread replaces between the opening of a file and the end of the call may lend its path",
     "paths of io_uring requests are as requested; their results are those the ring reported",
 ];
 

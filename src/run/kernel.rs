@@ -1,6 +1,7 @@
 //! Measures a run of a gate in earnest.
 
 use super::{Failure, Measure, Measured};
+use crate::capture::Ahead;
 use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::gate::dependencies::{self, Interpreter};
@@ -24,6 +25,8 @@ pub struct KernelMeasure {
     key: RedactionKey,
     user: MeasuredUser,
     hide: Vec<PathBuf>,
+    /// The kernel's check of the programs takes longer than most fixtures run: the next run's goes on during this one.
+    ahead: Option<Ahead>,
 }
 
 impl KernelMeasure {
@@ -49,9 +52,10 @@ impl KernelMeasure {
         }
         let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
         let host = Host::enter(&names.join(","))?;
+        let ahead = Some(Ahead::start());
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
         preflight(Options { user: wanted_user, online: false, ..Options::default() }, Some(&host))?;
-        Ok(Self { host, key, user, hide })
+        Ok(Self { host, key, user, hide, ahead })
     }
 }
 
@@ -60,7 +64,7 @@ impl Measure for KernelMeasure {
         let definition = &gate.definition;
         let interpreters = dependencies::inspect(gate)?.ready()?;
         let wanted = measurement(gate, &interpreters, &self.user, &self.hide, out)?;
-        let measured = measure(&self.host, &wanted, &self.key)?;
+        let measured = measure(&self.host, &wanted, &self.key, self.ahead.replace(Ahead::start()))?;
         let (effects, without_archive) = match &measured.written {
             Ok(written) => (written.effects, None),
             Err(error) => (0, Some(Failure { text: reason(error), exit: error.exit() })),

@@ -58,12 +58,14 @@ pub(super) struct Programs {
     pub hooks: Vec<Hook>,
 }
 
-/// `struct shared` of the object: the session's level in the hierarchy (-1 until a task has entered it) and the last task number.
+/// `struct shared` of the object: the session's level in the hierarchy (-1 until a task has entered it), the last task
+/// number, and the session's id.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Shared {
     level: i32,
     serial: u32,
+    session_id: u64,
 }
 
 // SAFETY: plain integers without padding; any bit pattern is a value.
@@ -71,14 +73,16 @@ unsafe impl aya::Pod for Shared {}
 // SAFETY: an array of u64 in all but name.
 unsafe impl aya::Pod for Counters {}
 
-impl Programs {
-    /// Loads everything and attaches it, the socket programs to `cgroup`.
-    pub(super) fn load(
-        cgroup: BorrowedFd<'_>,
-        session_id: u64,
-        ring_bytes: u32,
-        sabotage: &Sabotage,
-    ) -> Result<Self> {
+/// The programs, verified by the kernel and attached to nothing. They cost nothing until they are attached.
+pub(super) struct Verified {
+    ebpf: Ebpf,
+    /// One row a traced program: what it will hang on, or why it can't.
+    traced: Vec<(&'static str, std::result::Result<&'static str, String>)>,
+}
+
+impl Verified {
+    /// Has the kernel check and compile everything: most of what arming costs, and the same for every session.
+    pub(super) fn load(ring_bytes: u32, sabotage: &Sabotage) -> Result<Self> {
         let object = object::embedded()
             .ok_or_else(|| Error::new(Code::CaptureUnavailable, "this binary carries no kernel programs"))?;
         let btf = Btf::from_sys_fs().map_err(|error| {
@@ -89,26 +93,44 @@ impl Programs {
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&btf))
             .allow_unsupported_maps()
-            .override_global("session_id", &session_id, true)
             .override_global("wake_bytes", &wake_bytes, true)
             .map_max_entries("ring", ring_bytes)
             .load(object.bytes)
             .map_err(|error| refused("the kernel refused the capture programs' maps", &error))?;
-        let mut hooks: Vec<Hook> = Vec::new();
+        let mut traced: Vec<(&'static str, std::result::Result<&'static str, String>)> = Vec::new();
         for row in TRACED {
-            let previous_attached = hooks.last().is_some_and(|hook| hook.attached.is_ok());
-            if row.fallback && previous_attached {
+            if row.fallback && traced.last().is_some_and(|(_, loaded)| loaded.is_ok()) {
                 continue;
             }
-            let attached = if sabotage.missing_hook == Some(row.program) {
-                attach_traced(&mut ebpf, row.program, &["no_such_tracepoint"], &btf)
+            let tracepoints = if sabotage.missing_hook == Some(row.program) {
+                &["no_such_tracepoint"]
             } else {
-                attach_traced(&mut ebpf, row.program, row.tracepoints, &btf)
+                row.tracepoints
             };
+            let loaded = load_traced(&mut ebpf, row.program, tracepoints, &btf);
             if row.fallback {
-                hooks.pop(); // one of the two is enough; this one speaks for both
+                traced.pop(); // one of the two is enough; this one speaks for both
             }
-            hooks.push(hook(&ebpf, row.program, attached));
+            traced.push((row.program, loaded));
+        }
+        Ok(Self { ebpf, traced })
+    }
+}
+
+impl Programs {
+    /// Points the programs at the session and attaches them, the socket programs to `cgroup`.
+    pub(super) fn attach(verified: Verified, cgroup: BorrowedFd<'_>, session_id: u64) -> Result<Self> {
+        let Verified { mut ebpf, traced } = verified;
+        let map = ebpf.map_mut(".data").ok_or_else(|| missing(".data"))?;
+        let mut shared: Array<_, Shared> =
+            Array::try_from(map).map_err(|error| refused("cannot write .data", &error))?;
+        shared
+            .set(0, Shared { level: -1, serial: 0, session_id }, 0)
+            .map_err(|error| refused("cannot write .data", &error))?;
+        let mut hooks: Vec<Hook> = Vec::new();
+        for (program, loaded) in traced {
+            let attached = loaded.and_then(|tracepoint| attach_traced(&mut ebpf, program, tracepoint));
+            hooks.push(hook(&ebpf, program, attached));
         }
         for program in ADDRESSES {
             let attached = attach_address(&mut ebpf, program, cgroup);
@@ -185,25 +207,29 @@ fn hook(ebpf: &Ebpf, program: &'static str, attached: std::result::Result<String
     Hook { program, attached, tag: info.map(|info| format!("{:016x}", info.tag())) }
 }
 
-fn attach_traced(
+fn load_traced(
     ebpf: &mut Ebpf,
     name: &str,
-    tracepoints: &[&str],
+    tracepoints: &[&'static str],
     btf: &Btf,
-) -> std::result::Result<String, String> {
+) -> std::result::Result<&'static str, String> {
     let program = ebpf.program_mut(name).ok_or("not in the object")?;
     let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
     let mut why = String::new();
     for tracepoint in tracepoints {
         match program.load(tracepoint, btf) {
-            Ok(()) => {
-                program.attach().map_err(|error| chain(&error))?;
-                return Ok(format!("tp_btf/{tracepoint}"));
-            }
+            Ok(()) => return Ok(tracepoint),
             Err(error) => why = chain(&error),
         }
     }
     Err(why)
+}
+
+fn attach_traced(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> std::result::Result<String, String> {
+    let program = ebpf.program_mut(name).ok_or("not in the object")?;
+    let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
+    program.attach().map_err(|error| chain(&error))?;
+    Ok(format!("tp_btf/{tracepoint}"))
 }
 
 fn attach_address(

@@ -2,7 +2,7 @@
 
 use super::canary::{self, Canary};
 use super::facts::{self, SessionCgroup};
-use super::load::Programs;
+use super::load::{Programs, Verified};
 use super::ring::Consumer;
 use crate::capture::ledger::Ledger;
 use crate::capture::proof::{self, Seen};
@@ -13,6 +13,7 @@ use crate::error::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How long the begin canary's records may take to arrive.
@@ -63,6 +64,34 @@ impl ArmOptions {
     }
 }
 
+/// Programs for the next run, verified by the kernel on a thread of their own while this one goes on.
+pub struct Ahead {
+    ring_bytes: u32,
+    loading: JoinHandle<Result<Verified>>,
+}
+
+impl Ahead {
+    /// Begins for the ring of default size.
+    #[must_use]
+    pub fn start() -> Self {
+        let ring_bytes = ArmOptions::new("", "", "").ring_bytes;
+        Self {
+            ring_bytes,
+            loading: std::thread::spawn(move || Verified::load(ring_bytes, &Sabotage::default())),
+        }
+    }
+
+    fn take(self) -> Result<Verified> {
+        self.loading.join().map_err(|_| Error::new(Code::Internal, "loading the kernel programs panicked"))?
+    }
+}
+
+impl std::fmt::Debug for Ahead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ahead").field("ring_bytes", &self.ring_bytes).finish_non_exhaustive()
+    }
+}
+
 /// An armed capture. Dropping it detaches the programs.
 pub struct Recorder {
     run_id: String,
@@ -79,11 +108,25 @@ impl Recorder {
     /// # Errors
     /// `CaptureUnavailable`, `CaptureLoad` and `CaptureCgroup` when this host can't measure; `Io` for the spool.
     pub fn arm(options: &ArmOptions) -> Result<Self> {
+        Self::arm_with(options, None)
+    }
+
+    /// As [`Recorder::arm`], with programs that were verified ahead when they are of this size.
+    ///
+    /// # Errors
+    /// As [`Recorder::arm`].
+    pub fn arm_with(options: &ArmOptions, ahead: Option<Ahead>) -> Result<Self> {
         facts::check_host()?;
         let cgroup = SessionCgroup::open(&options.cgroup)?;
         let spool = Spool::create(&options.spool, options.budget)?;
         let ring_bytes = options.ring_bytes.max(4096).next_power_of_two();
-        let mut programs = Programs::load(cgroup.folder(), cgroup.id, ring_bytes, &options.sabotage)?;
+        let verified = match ahead {
+            Some(ahead) if options.sabotage.missing_hook.is_none() && ahead.ring_bytes == ring_bytes => {
+                ahead.take()?
+            }
+            _ => Verified::load(ring_bytes, &options.sabotage)?,
+        };
+        let mut programs = Programs::attach(verified, cgroup.folder(), cgroup.id)?;
         let consumer = Consumer::start(programs.take_ring()?, spool, &options.sabotage)?;
         Ok(Self {
             run_id: options.run_id.clone(),

@@ -3,4 +3,6 @@
 # ASSAY_GATES_NO_SKIP=1 such a skip is a failure.
 set -eu
 cd "$(dirname "$0")/.."
+cargo build --locked
+target/debug/assay-gates dependencies --install >/dev/null
 exec cargo test --locked --no-fail-fast "$@"

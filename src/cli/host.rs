@@ -19,8 +19,10 @@ pub(super) struct Args {
 #[derive(Subcommand)]
 enum Action {
     /// Put the binary, the host file, the sudoers drop-in, the recovery unit and the tmpfiles rules in place.
+    #[command(after_help = "Example:\n  sudo assay-gates host install --user github-runner --dry-run")]
     Install(Install),
     /// Remove what install wrote; results and a host file of your own stay.
+    #[command(after_help = "Example:\n  sudo assay-gates host uninstall --dry-run")]
     Uninstall(Place),
 }
 

@@ -124,6 +124,15 @@ fn review(root: &Path) {
     let extract = format!("payload/gates/{GATE}/run-1/extract");
     let join = serde_json::json!({
         "schema": "assay.observability.join_result.v0",
+        "left_artifact_role": "external_receipt",
+        "right_artifact_role": "measured_run_archive",
+        "join_key": "tool_call_id",
+        "join_value": "tc_1",
+        "join_grade": "strong",
+        "scope": "tool_call",
+        "unique_within_scope": true,
+        "fallback_used": false,
+        "notes": [],
         "evidence_refs": [
             format!("{extract}/layers/kernel.ndjson#seq=1"),
             format!("{extract}/layers/sdk.ndjson#seq=0"),

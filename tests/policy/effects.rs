@@ -13,6 +13,7 @@ const SERVER: &str = r#"
 import json, os, sys
 note = lambda name: open(name, "w").close()
 read_end, write_end = os.pipe()
+ready, say_ready = os.pipe()
 for line in sys.stdin:
     message = json.loads(line)
     if message["method"] == "tools/call":
@@ -20,9 +21,11 @@ for line in sys.stdin:
         if message["params"]["name"] == "fork":
             if os.fork() == 0:
                 note("in-fork-child")
+                os.write(say_ready, b".")
                 os.read(read_end, 1)
                 note("late-child")
                 os._exit(0)
+            os.read(ready, 1)
     else:
         note("between-calls")
         os.write(write_end, b"x")

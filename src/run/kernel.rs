@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::gate::dependencies::{self, Interpreter};
 use crate::gate::{Definition, Entry, Presence, Selection};
-use crate::host::doctor::{Options, preflight};
+use crate::host::doctor::{Options, Report, preflight};
 use crate::host::environment::{Environment, FIXED, GATE_PATH};
 use crate::host::launch::Network;
 use crate::host::session::{Host, Place};
@@ -27,6 +27,7 @@ pub struct KernelMeasure {
     hide: Vec<PathBuf>,
     /// The kernel's check of the programs takes longer than most fixtures run: the next run's goes on during this one.
     ahead: Option<Ahead>,
+    doctor: Report,
 }
 
 impl KernelMeasure {
@@ -54,8 +55,15 @@ impl KernelMeasure {
         let host = Host::enter(&names.join(","))?;
         let ahead = Some(Ahead::start());
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
-        preflight(Options { user: wanted_user, online: false, ..Options::default() }, Some(&host))?;
-        Ok(Self { host, key, user, hide, ahead })
+        let doctor =
+            preflight(Options { user: wanted_user, online: false, ..Options::default() }, Some(&host))?;
+        Ok(Self { host, key, user, hide, ahead, doctor })
+    }
+
+    /// What was found of the host before the first run.
+    #[must_use]
+    pub fn doctor(&self) -> &Report {
+        &self.doctor
     }
 }
 

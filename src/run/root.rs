@@ -226,8 +226,9 @@ impl ProofRoot {
 }
 
 /// What may stand at the top of a proof root.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "run.json",
+    "doctor.json",
     "events.jsonl",
     "junit.xml",
     "summary.md",

@@ -56,6 +56,16 @@ fn all_is_the_five_gates_in_their_order() {
 }
 
 #[test]
+fn the_matrix_has_a_job_for_each_gate_of_all_and_each_runner() {
+    let (code, out, _) = assay(&["list", "--format", "github", "--runner", "one", "--runner", "two"]);
+    assert_eq!(code, 0);
+    let matrix: serde_json::Value = serde_json::from_str(out.strip_prefix("matrix=").unwrap()).unwrap();
+    let jobs = matrix["include"].as_array().unwrap();
+    assert_eq!(jobs.len(), 10);
+    assert_eq!((jobs[0]["gate"].as_str(), jobs[0]["runner"].as_str()), (Some("kernel-only"), Some("one")));
+}
+
+#[test]
 fn an_unknown_gate_is_usage_and_names_the_nearest() {
     let (code, out, err) = assay(&["run", "--gate", "kernel-onyl", "--dry-run", "--root", "/r"]);
     assert_eq!((code, out.as_str()), (2, ""));

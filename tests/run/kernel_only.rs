@@ -55,6 +55,7 @@ fn three_runs_are_complete_lose_nothing_and_agree() {
     let log = std::fs::read_to_string(root.join("gates/kernel-only/gate.log")).unwrap();
     assert_eq!(log.matches("PASS: runner-spike kernel-only acceptance\n").count(), 3);
     assert_eq!(log.matches("PASS: runner-spike kernel-only three-run determinism\n").count(), 1);
+    assert_eq!(read(&root.join("doctor.json"))["fit"], true);
     let surface = read(&root.join("gates/kernel-only/run-1/extract/capability-surface.json"));
     let paths: Vec<&str> =
         surface["filesystem_paths"].as_array().unwrap().iter().map(|p| p.as_str().unwrap()).collect();

@@ -14,6 +14,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
     let mut measure =
         job::KernelMeasure::prepare(selection, args.user.as_deref(), args.install, vec![root.to_path_buf()])?;
     let root = ProofRoot::open(root)?;
+    crate::files::write_json(&root.path().join("doctor.json"), measure.doctor())?;
     let events = root.path().join("events.jsonl");
     let file = std::fs::OpenOptions::new()
         .create(true)

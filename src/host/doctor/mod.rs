@@ -177,10 +177,13 @@ pub fn unfit(options: Options<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// `CannotMeasure`, with the first check that failed and its line to paste.
-pub fn preflight(options: Options<'_>, host: Option<&Host>) -> Result<()> {
+pub fn preflight(options: Options<'_>, host: Option<&Host>) -> Result<Report> {
     let report = examine(options, host);
     let mut failures = report.failures();
-    let Some(first) = failures.next() else { return Ok(()) };
+    let Some(first) = failures.next() else {
+        drop(failures);
+        return Ok(report);
+    };
     let more = match failures.count() {
         0 => String::new(),
         count => format!(" (and {count} more: assay-gates doctor)"),

@@ -98,13 +98,15 @@ static __always_inline bool differs(const u8 *before, const u8 *now, u32 length)
 }
 
 // Appends the program's string: as it is now (at exit), or as it was at entry when it cannot be read any more.
-static __noinline int put_argument(struct counters *counters_, struct out *out, struct task_state *state, u32 which, u64 text)
+int put_argument(struct counters *counters_, struct out *out, struct task_state *state, u32 which, u64 text)
 {
+    if (!counters_ || !out || !state)
+        return 0;
     which &= 1;
     u8 kind = which ? SEGMENT_REQUESTED2 : SEGMENT_REQUESTED;
     u32 at = out->record.size;
     u32 before_marks = out->record.marks;
-    bool absolute = put_string(counters_, out, (void *)text, kind, true);
+    bool absolute = put_string(counters_, out, text, kind, true);
     s32 length = state->prefix_length[which];
     if (at > OUT_LAST)
         return absolute;

@@ -1,4 +1,7 @@
 // Strings into records: walked from the kernel's own dentries and mounts, or copied from the program.
+//
+// What has no `static` here is verified by the kernel once and by itself, not again at each of its calls: that is what
+// most of the time of loading would go to. Such a function takes kernel pointers as plain numbers.
 #pragma once
 
 #include "state.h"
@@ -161,8 +164,12 @@ static __always_inline u32 anonymous_name(struct out *out, u32 at, struct dentry
 }
 
 // Appends the absolute path of (mnt, dentry) as the kernel has it.
-static __noinline int put_path(struct counters *counters, struct out *out, struct vfsmount *mnt, struct dentry *dentry, u8 kind)
+int put_path(struct counters *counters, struct out *out, u64 mnt_address, u64 dentry_address, u32 kind)
 {
+    if (!counters || !out)
+        return 0;
+    struct vfsmount *mnt = (void *)mnt_address;
+    struct dentry *dentry = (void *)dentry_address;
     u32 zero = 0;
     struct walk_buffer *buffer = bpf_map_lookup_elem(&walks, &zero);
     if (!buffer) {
@@ -225,7 +232,7 @@ static __always_inline void put_file(struct counters *counters, struct out *out,
     struct path path = {};
     if (file)
         bpf_probe_read_kernel(&path, sizeof(path), (void *)file + bpf_core_field_offset(struct file, f_path));
-    put_path(counters, out, path.mnt, path.dentry, kind);
+    put_path(counters, out, (u64)path.mnt, (u64)path.dentry, kind);
 }
 
 // Directories that have no descriptor.
@@ -233,21 +240,27 @@ static __always_inline void put_file(struct counters *counters, struct out *out,
 #define AT_ROOT (-101) // ours: where an absolute string starts
 
 // Where a string starts: the task's root for an absolute one (so a chroot shows), else its cwd or the directory of `dfd`.
-static __noinline int put_base(struct counters *counters, struct out *out, s32 dfd, u8 kind)
+int put_base(struct counters *counters, struct out *out, s32 dfd, u32 kind)
 {
+    if (!counters || !out)
+        return 0;
     struct task_struct *task = bpf_get_current_task_btf();
-    if (dfd == AT_ROOT)
-        put_path(counters, out, task->fs->root.mnt, task->fs->root.dentry, kind);
-    else if (dfd == AT_CWD)
-        put_path(counters, out, task->fs->pwd.mnt, task->fs->pwd.dentry, kind);
-    else
+    if (dfd != AT_ROOT && dfd != AT_CWD) {
         put_file(counters, out, file_of(task, dfd), kind);
+        return 0;
+    }
+    struct path path = {};
+    bpf_probe_read_kernel(&path, sizeof(path), dfd == AT_ROOT ? &task->fs->root : &task->fs->pwd);
+    put_path(counters, out, (u64)path.mnt, (u64)path.dentry, kind);
     return 0;
 }
 
 // Appends a NUL-ended string; true when it begins with a slash.
-static __noinline bool put_string(struct counters *counters, struct out *out, const void *text, u8 kind, bool user)
+int put_string(struct counters *counters, struct out *out, u64 text_address, u32 kind, u32 user)
 {
+    if (!counters || !out)
+        return false;
+    const void *text = (void *)text_address;
     u32 at = out->record.size;
     if (at > OUT_LAST)
         return false;

@@ -53,13 +53,13 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
     if (!out)
         return 0;
     put_file(counters_, out, task->mm->exe_file, SEGMENT_FILE);
-    const char *filename = bprm->filename, *interp = bprm->interp;
-    bool absolute = put_string(counters_, out, filename, SEGMENT_REQUESTED, false);
+    const char *filename = BPF_CORE_READ(bprm, filename), *interp = BPF_CORE_READ(bprm, interp);
+    bool absolute = put_string(counters_, out, (u64)filename, SEGMENT_REQUESTED, false);
     if (!absolute)
         put_base(counters_, out, AT_CWD, SEGMENT_BASE);
     if (interp != filename) {
         out->record.marks |= MARK_SCRIPT;
-        put_string(counters_, out, interp, SEGMENT_INTERPRETER, false);
+        put_string(counters_, out, (u64)interp, SEGMENT_INTERPRETER, false);
     }
     out->record.a = (u32)old_pid;
     commit(counters_, out);

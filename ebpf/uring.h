@@ -15,7 +15,7 @@ enum {
 
 static __always_inline void put_name(struct counters *counters_, struct out *out, struct filename *name, s32 dfd, bool second)
 {
-    bool absolute = put_string(counters_, out, BPF_CORE_READ(name, name), second ? SEGMENT_REQUESTED2 : SEGMENT_REQUESTED, false);
+    bool absolute = put_string(counters_, out, (u64)BPF_CORE_READ(name, name), second ? SEGMENT_REQUESTED2 : SEGMENT_REQUESTED, false);
     put_base(counters_, out, absolute ? AT_ROOT : dfd, second ? SEGMENT_BASE2 : SEGMENT_BASE);
 }
 
@@ -61,7 +61,7 @@ static __always_inline int submit(struct io_kiocb *request)
         put_name(counters_, out, BPF_CORE_READ(link, newpath), BPF_CORE_READ(link, new_dfd), true);
     } else if (opcode == OP_SYMLINKAT) {
         struct io_link *link = command;
-        put_string(counters_, out, BPF_CORE_READ(link, oldpath, name), SEGMENT_REQUESTED2, false);
+        put_string(counters_, out, (u64)BPF_CORE_READ(link, oldpath, name), SEGMENT_REQUESTED2, false);
         put_name(counters_, out, BPF_CORE_READ(link, newpath), BPF_CORE_READ(link, new_dfd), false);
     }
     commit(counters_, out);

@@ -2,7 +2,7 @@
 //!
 //! Both `record` and `run` go through [`measure`], so that there is one way in which anything is ever measured.
 
-use crate::capture::{Ahead, ArmOptions, Recorder, Summary};
+use crate::capture::{ArmOptions, Loaded, Recorder, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
@@ -113,8 +113,8 @@ impl Measured {
     }
 }
 
-/// Measures one run on a host that was entered. `ahead` are kernel programs that were verified while something else
-/// went on; without them they are verified now.
+/// Measures one run on a host that was entered. `programs` are taken when they are loaded already, and are there for the
+/// next run when this one's proof is complete.
 ///
 /// # Errors
 /// Whatever kept it from being measured at all. A run that was measured but is incomplete, was stopped, or gave no
@@ -123,7 +123,7 @@ pub fn measure(
     host: &Host,
     wanted: &Measurement,
     key: &RedactionKey,
-    ahead: Option<Ahead>,
+    programs: &mut Option<Loaded>,
 ) -> Result<Measured> {
     let spool = spool(host)?;
     std::fs::create_dir_all(&wanted.output)
@@ -142,13 +142,14 @@ pub fn measure(
 
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
+    let launching = session.launch()?;
     let mut recorder =
-        Recorder::arm_with(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()), ahead)?;
+        Recorder::arm_with(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()), programs.take())?;
     recorder.begin()?;
     let calls = decisions.as_ref().map(|_| {
         CallServer::start(CallConfig {
             run_id: wanted.run_id.clone(),
-            socket: session.logs().path().join("control.sock"),
+            socket: launching.logs().path().join("control.sock"),
             log: spool.path().join("decisions.ndjson"),
             cgroup: std::sync::Arc::clone(&cgroup),
             binary: wanted.binary.clone(),
@@ -158,10 +159,11 @@ pub fn measure(
     if Interrupt::install()?.requested().is_some() {
         return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
     }
-    let ended = session.spawn()?.wait()?;
+    let ended = launching.go()?.wait()?;
     let report = calls.map(CallServer::finish);
     let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
-    let mut recording = recorder.finish(ended.outcome.clone(), windows)?;
+    let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows)?;
+    *programs = loaded;
     ended.remove()?;
     recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
     note_environment(&mut recording.summary, wanted, &ended, &cgroup);

@@ -49,15 +49,12 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     use crate::host::doctor::{Options, examine};
     let load = || Catalog::load(&args.gates_dir)?.only(&args.gates);
     let catalog = args.gates_dir.is_dir().then(load).transpose()?;
-    let report = examine(
-        Options {
-            user: args.user.as_deref(),
-            catalog: catalog.as_ref(),
-            online: !args.offline,
-            ..Options::default()
-        },
-        None,
-    );
+    let report = examine(Options {
+        user: args.user.as_deref(),
+        catalog: catalog.as_ref(),
+        online: !args.offline,
+        ..Options::default()
+    });
     crate::report::data(&match args.format {
         Format::Human => view(&report),
         Format::Json => crate::files::pretty_sorted(&report)?,

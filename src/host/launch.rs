@@ -8,13 +8,16 @@
 //! but the kernel checks it against the privileges of the moment: the drop of privileges would then have to happen
 //! inside the cgroup and become part of what is measured. This way, what is measured begins with the return of
 //! that write and the execve of the program itself.
+//!
+//! **When.** Building the sandbox takes milliseconds, and so does arming the capture; they go on side by side. The
+//! launcher waits, outside the cgroup, until the driver gives it the word.
 
 use crate::error::{Code, Error, Result};
 use nix::libc;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{PipeReader, PipeWriter, Read, Seek, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -61,6 +64,8 @@ pub struct Launch {
     pub pids_fd: Option<RawFd>,
     /// Inherited: where reports go.
     pub report_fd: RawFd,
+    /// Inherited: a byte comes when the cgroup may be joined.
+    pub go_fd: RawFd,
 }
 
 /// What a measured program sees of the file system.
@@ -124,6 +129,14 @@ pub(super) enum Report {
     },
 }
 
+/// A launcher that builds its sandbox and then waits for the word. Dropping it ends it.
+#[derive(Debug)]
+pub struct Launching {
+    child: Option<Child>,
+    reports: PipeReader,
+    go: PipeWriter,
+}
+
 /// A measured program that has begun.
 #[derive(Debug)]
 pub struct Launched {
@@ -140,19 +153,20 @@ pub struct Launched {
 /// Descriptors that the launcher inherits, by the number that [`Launch`] names.
 pub struct Inherited<'a>(pub Vec<BorrowedFd<'a>>);
 
-/// Starts `launcher` (this binary) with `launch` and waits until the program has been executed.
+/// Starts `launcher` (this binary) with `launch`. It gets ready by itself and does not touch the cgroup.
 ///
 /// # Errors
-/// `SandboxFailed` or `ProgramUnusable`, as the launcher reports; the child is gone then.
-pub fn start(launcher: &Path, mut launch: Launch, inherited: &Inherited<'_>) -> Result<Launched> {
+/// `SandboxFailed`.
+pub fn start(launcher: &Path, mut launch: Launch, inherited: &Inherited<'_>) -> Result<Launching> {
     let failed = |step: &str, error: std::io::Error| {
         Error::new(Code::SandboxFailed, format!("cannot start the launcher ({step}): {error}")).because(error)
     };
-    let (mut reports, report) = std::io::pipe().map_err(|error| failed("pipe", error))?;
-    launch.report_fd = report.as_raw_fd();
+    let (reports, report) = std::io::pipe().map_err(|error| failed("pipe", error))?;
+    let (wait, go) = std::io::pipe().map_err(|error| failed("pipe", error))?;
+    (launch.report_fd, launch.go_fd) = (report.as_raw_fd(), wait.as_raw_fd());
     let spec = memory_file(&crate::files::compact(&launch)?).map_err(|error| failed("memfd", error))?;
     let mut passed: Vec<RawFd> = inherited.0.iter().map(AsRawFd::as_raw_fd).collect();
-    passed.extend([report.as_raw_fd(), spec.as_raw_fd()]);
+    passed.extend([report.as_raw_fd(), wait.as_raw_fd(), spec.as_raw_fd()]);
     let mut command = Command::new(launcher);
     command
         .arg(SUBCOMMAND)
@@ -173,23 +187,37 @@ pub fn start(launcher: &Path, mut launch: Launch, inherited: &Inherited<'_>) -> 
             Ok(())
         });
     }
-    let mut child = command.spawn().map_err(|error| failed("exec", error))?;
-    drop(report);
-    let mut told = String::new();
-    let read = reports.read_to_string(&mut told);
-    match outcome(&told) {
-        Ok((program, notes, fences)) if read.is_ok() => Ok(Launched { child, program, notes, fences }),
-        Ok(_) => {
-            Err(abandon(&mut child, Error::new(Code::SandboxFailed, "the launcher's report can't be read")))
+    let child = command.spawn().map_err(|error| failed("exec", error))?;
+    Ok(Launching { child: Some(child), reports, go })
+}
+
+impl Launching {
+    /// Gives the word, and waits until the program has been executed.
+    ///
+    /// # Errors
+    /// `SandboxFailed` or `ProgramUnusable`, as the launcher reports; the child is gone then.
+    pub fn go(mut self) -> Result<Launched> {
+        let _what_it_reports_says_why_it_is_gone = self.go.write(b"!");
+        let mut told = String::new();
+        let read = self.reports.read_to_string(&mut told);
+        let (program, notes, fences) = outcome(&told)?;
+        match self.child.take() {
+            Some(child) if read.is_ok() => Ok(Launched { child, program, notes, fences }),
+            child => {
+                self.child = child;
+                Err(Error::new(Code::SandboxFailed, "the launcher's report can't be read"))
+            }
         }
-        Err(error) => Err(abandon(&mut child, error)),
     }
 }
 
-fn abandon(child: &mut Child, error: Error) -> Error {
-    let _dead_already = child.kill();
-    let _reaped = child.wait();
-    error
+impl Drop for Launching {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _dead_already = child.kill();
+            let _reaped = child.wait();
+        }
+    }
 }
 
 fn outcome(told: &str) -> Result<(PathBuf, Vec<String>, Vec<String>)> {

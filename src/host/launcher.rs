@@ -1,7 +1,7 @@
 //! Becomes the measured program: one thread, everything before the cgroup is joined.
 //!
 //! Order: session and keyring, namespaces, private view, loopback, limits, looking the program up, giving up every
-//! privilege, closing descriptors, joining the cgroup, execve. See [`super::launch`] for why in this order.
+//! privilege, closing descriptors, waiting for the word, joining the cgroup, execve. See [`super::launch`] for why in this order.
 
 mod fences;
 mod view;
@@ -25,7 +25,9 @@ pub fn main(spec: RawFd) -> Exit {
     let Ok(launch) = read_spec(spec) else { return Exit::Usage };
     // SAFETY: as above.
     let mut reports = File::from(unsafe { OwnedFd::from_raw_fd(launch.report_fd) });
-    let Err(error) = become_program(&launch, &mut reports);
+    // SAFETY: as above.
+    let go = unsafe { OwnedFd::from_raw_fd(launch.go_fd) };
+    let Err(error) = become_program(&launch, &mut reports, &go);
     let report = Report::Failed {
         program: error.code() == Code::ProgramUnusable,
         message: error.to_string(),
@@ -48,7 +50,7 @@ fn tell(reports: &mut File, report: &Report) -> Result<()> {
         .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot report: {error}")))
 }
 
-fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::Infallible> {
+fn become_program(launch: &Launch, reports: &mut File, go: &OwnedFd) -> Result<std::convert::Infallible> {
     nix::unistd::setsid().map_err(|error| fences::failed("setsid", error))?;
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     if launch.network == Network::None {
@@ -97,6 +99,10 @@ fn become_program(launch: &Launch, reports: &mut File) -> Result<std::convert::I
     if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } < 0 {
         return Err(fences::failed("close_range", nix::Error::last()));
     }
+    // Nothing comes when the driver is gone or has given up: then there is nothing to become.
+    nix::unistd::read(go, &mut [0]).ok().filter(|bytes| *bytes == 1).ok_or_else(|| {
+        Error::new(Code::SandboxFailed, "the driver gave up before the program was started")
+    })?;
     join(launch.procs_fd)?;
     let error = match nix::unistd::execve(&path, &argv, &environment) {
         Ok(never) => match never {},

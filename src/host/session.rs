@@ -3,8 +3,9 @@
 //! ```text
 //! Host::enter        lock, leftovers of killed runs reaped
 //! Session::prepare   fresh cgroup, work and log folders
+//! Session::launch    the launcher builds the sandbox and waits
 //!                    (the caller arms the capture on the cgroup here)
-//! Session::spawn     the launcher builds the sandbox, joins, becomes the program
+//! Launching::go      the launcher joins the cgroup and becomes the program
 //! Running::wait      the end, a time limit or a signal; the tree is gone afterwards
 //!                    (the caller closes the capture here)
 //! Ended::remove      the cgroup is removed
@@ -216,17 +217,19 @@ impl<'host> Session<'host> {
         &self.cgroup
     }
 
-    /// What the program will see at [`LOGS`].
-    #[must_use]
-    pub fn logs(&self) -> &Folder {
-        &self.logs
-    }
-
-    /// Starts the program.
+    /// Starts and runs the program without waiting for anybody.
     ///
     /// # Errors
     /// `SandboxFailed`, `ProgramUnusable`, `OutputLost`.
     pub fn spawn(self) -> Result<Running<'host>> {
+        self.launch()?.go()
+    }
+
+    /// Starts the launcher, which gets ready outside the cgroup.
+    ///
+    /// # Errors
+    /// `SandboxFailed`.
+    pub fn launch(self) -> Result<Launching<'host>> {
         let procs = self.cgroup.procs_file()?;
         let pids = self.cgroup.pids_file()?;
         let mut inherited = vec![procs.as_fd(), self.work.fd(), self.logs.fd()];
@@ -247,30 +250,10 @@ impl<'host> Session<'host> {
             procs_fd: procs.as_raw_fd(),
             pids_fd: pids.as_ref().map(AsRawFd::as_raw_fd),
             report_fd: -1,
+            go_fd: -1,
         };
-        let started = Instant::now();
-        let mut launched = launch::start(&self.spec.launcher, launch, &Inherited(inherited))?;
-        let (stop, stopper) = std::io::pipe().map_err(|error| lost(&self.spec.stdout, error))?;
-        let readers = self.readers(&mut launched.child, stop);
-        let mut running = Running {
-            cgroup: self.cgroup,
-            work: self.work,
-            logs: self.logs,
-            interrupt: self.interrupt,
-            timeout: self.spec.timeout,
-            child: launched.child,
-            program: launched.program,
-            notes: launched.notes,
-            fences: launched.fences,
-            started,
-            stopper,
-            stdout: None,
-            stderr: None,
-            _host: self.host,
-        };
-        let (stdout, stderr) = readers?;
-        (running.stdout, running.stderr) = (Some(stdout), Some(stderr));
-        Ok(running)
+        let launcher = launch::start(&self.spec.launcher, launch, &Inherited(inherited))?;
+        Ok(Launching { launcher, session: self })
     }
 
     fn readers(&self, child: &mut Child, stop: std::io::PipeReader) -> Result<(Reader, Reader)> {
@@ -366,6 +349,52 @@ fn lost(path: &Path, error: std::io::Error) -> Error {
 }
 
 type Reader = JoinHandle<CapturedStream>;
+
+/// A run whose launcher is getting ready. Its cgroup is still empty.
+#[derive(Debug)]
+pub struct Launching<'host> {
+    launcher: launch::Launching,
+    session: Session<'host>,
+}
+
+impl<'host> Launching<'host> {
+    /// What the program will see at [`LOGS`].
+    #[must_use]
+    pub fn logs(&self) -> &Folder {
+        &self.session.logs
+    }
+
+    /// The launcher joins the cgroup and becomes the program.
+    ///
+    /// # Errors
+    /// `SandboxFailed`, `ProgramUnusable`, `OutputLost`.
+    pub fn go(self) -> Result<Running<'host>> {
+        let Self { launcher, session } = self;
+        let started = Instant::now();
+        let mut launched = launcher.go()?;
+        let (stop, stopper) = std::io::pipe().map_err(|error| lost(&session.spec.stdout, error))?;
+        let readers = session.readers(&mut launched.child, stop);
+        let mut running = Running {
+            cgroup: session.cgroup,
+            work: session.work,
+            logs: session.logs,
+            interrupt: session.interrupt,
+            timeout: session.spec.timeout,
+            child: launched.child,
+            program: launched.program,
+            notes: launched.notes,
+            fences: launched.fences,
+            started,
+            stopper,
+            stdout: None,
+            stderr: None,
+            _host: session.host,
+        };
+        let (stdout, stderr) = readers?;
+        (running.stdout, running.stderr) = (Some(stdout), Some(stderr));
+        Ok(running)
+    }
+}
 
 /// A run that has begun. Dropping it kills the tree.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! Measures a run of a gate in earnest.
 
 use super::{Failure, Measure, Measured};
-use crate::capture::Ahead;
+use crate::capture::Loaded;
 use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::gate::dependencies::{self, Interpreter};
@@ -25,8 +25,8 @@ pub struct KernelMeasure {
     key: RedactionKey,
     user: MeasuredUser,
     hide: Vec<PathBuf>,
-    /// The kernel's check of the programs takes longer than most fixtures run: the next run's goes on during this one.
-    ahead: Option<Ahead>,
+    /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
+    programs: Option<Loaded>,
     doctor: Report,
 }
 
@@ -53,11 +53,14 @@ impl KernelMeasure {
         }
         let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
         let host = Host::enter(&names.join(","))?;
-        let ahead = Some(Ahead::start());
+        let mut programs = Some(Loaded::start());
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
-        let doctor =
-            preflight(Options { user: wanted_user, online: false, ..Options::default() }, Some(&host))?;
-        Ok(Self { host, key, user, hide, ahead, doctor })
+        let doctor = preflight(
+            Options { user: wanted_user, online: false, ..Options::default() },
+            &host,
+            &mut programs,
+        )?;
+        Ok(Self { host, key, user, hide, programs, doctor })
     }
 
     /// What was found of the host before the first run.
@@ -72,7 +75,7 @@ impl Measure for KernelMeasure {
         let definition = &gate.definition;
         let interpreters = dependencies::inspect(gate)?.ready()?;
         let wanted = measurement(gate, &interpreters, &self.user, &self.hide, out)?;
-        let measured = measure(&self.host, &wanted, &self.key, self.ahead.replace(Ahead::start()))?;
+        let measured = measure(&self.host, &wanted, &self.key, &mut self.programs)?;
         let (effects, without_archive) = match &measured.written {
             Ok(written) => (written.effects, None),
             Err(error) => (0, Some(Failure { text: reason(error), exit: error.exit() })),

@@ -5,6 +5,7 @@ mod effects;
 mod layout;
 mod load;
 mod oddities;
+mod reuse;
 mod session;
 #[path = "../support/mod.rs"]
 mod support;

@@ -4,10 +4,12 @@ use super::recorder::Sabotage;
 use crate::capture::object;
 use crate::capture::raw::Counters;
 use crate::error::{Code, Error, Result};
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, Program};
+use aya::maps::{Array, MapData, PerCpuArray, PerCpuValues, RingBuf};
+use aya::programs::links::FdLink;
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, loaded_links};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// A traced program and the names that its tracepoint has had, newest first.
 struct Traced {
@@ -40,6 +42,9 @@ const ADDRESSES: &[&str] =
 /// Without these there is nothing to measure with.
 const ESSENTIAL: &[&str] = &["on_birth", "on_death", "on_enter", "on_exit"];
 
+/// How long a link may outlive us in a child that is about to exec.
+const LINK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// One program and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hook {
@@ -51,11 +56,15 @@ pub(super) struct Hook {
     pub tag: Option<String>,
 }
 
-/// The programs in the kernel. Dropping it detaches them.
+/// The programs in the kernel, at work. Dropping it detaches them.
 pub(super) struct Programs {
-    ebpf: Ebpf,
+    /// What holds each program on its hook; dropping it takes the program off.
+    links: Vec<(&'static str, FdLink)>,
+    verified: Verified,
     /// One row a program.
     pub hooks: Vec<Hook>,
+    /// What earlier sessions of the same programs had missed already.
+    missed_before: Vec<(&'static str, Result<u64>)>,
 }
 
 /// `struct shared` of the object: the session's level in the hierarchy (-1 until a task has entered it), the last task
@@ -73,11 +82,14 @@ unsafe impl aya::Pod for Shared {}
 // SAFETY: an array of u64 in all but name.
 unsafe impl aya::Pod for Counters {}
 
-/// The programs, verified by the kernel and attached to nothing. They cost nothing until they are attached.
+/// The programs, verified by the kernel and attached to nothing. They cost nothing until they are attached, and serve
+/// one session after the other.
 pub(super) struct Verified {
     ebpf: Ebpf,
-    /// One row a traced program: what it will hang on, or why it can't.
-    traced: Vec<(&'static str, std::result::Result<&'static str, String>)>,
+    /// `None` while a consumer has it.
+    ring: Option<RingBuf<MapData>>,
+    /// One row a program: the tracepoint that it will hang on, none for a socket program, or why it can't be used.
+    loaded: Vec<(&'static str, std::result::Result<Option<&'static str>, String>)>,
 }
 
 impl Verified {
@@ -97,9 +109,9 @@ impl Verified {
             .map_max_entries("ring", ring_bytes)
             .load(object.bytes)
             .map_err(|error| refused("the kernel refused the capture programs' maps", &error))?;
-        let mut traced: Vec<(&'static str, std::result::Result<&'static str, String>)> = Vec::new();
+        let mut loaded: Vec<(&'static str, std::result::Result<Option<&'static str>, String>)> = Vec::new();
         for row in TRACED {
-            if row.fallback && traced.last().is_some_and(|(_, loaded)| loaded.is_ok()) {
+            if row.fallback && loaded.last().is_some_and(|(_, before)| before.is_ok()) {
                 continue;
             }
             let tracepoints = if sabotage.missing_hook == Some(row.program) {
@@ -107,34 +119,66 @@ impl Verified {
             } else {
                 row.tracepoints
             };
-            let loaded = load_traced(&mut ebpf, row.program, tracepoints, &btf);
+            let tracepoint = load_traced(&mut ebpf, row.program, tracepoints, &btf);
             if row.fallback {
-                traced.pop(); // one of the two is enough; this one speaks for both
+                loaded.pop(); // one of the two is enough; this one speaks for both
             }
-            traced.push((row.program, loaded));
+            loaded.push((row.program, tracepoint.map(Some)));
         }
-        Ok(Self { ebpf, traced })
+        for program in ADDRESSES {
+            let verified = address(&mut ebpf, program)?.load().map_err(|error| chain(&error));
+            loaded.push((program, verified.map(|()| None)));
+        }
+        let ring = ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
+        let ring = RingBuf::try_from(ring).map_err(|error| refused("cannot map the ring", &error))?;
+        super::ring::keep_from_children();
+        Ok(Self { ebpf, ring: Some(ring), loaded })
     }
-}
 
-impl Programs {
-    /// Points the programs at the session and attaches them, the socket programs to `cgroup`.
-    pub(super) fn attach(verified: Verified, cgroup: BorrowedFd<'_>, session_id: u64) -> Result<Self> {
-        let Verified { mut ebpf, traced } = verified;
-        let map = ebpf.map_mut(".data").ok_or_else(|| missing(".data"))?;
+    /// Forgets the session before: its id, its counts.
+    fn reset(&mut self, session_id: u64) -> Result<()> {
+        let map = self.ebpf.map_mut(".data").ok_or_else(|| missing(".data"))?;
         let mut shared: Array<_, Shared> =
             Array::try_from(map).map_err(|error| refused("cannot write .data", &error))?;
         shared
             .set(0, Shared { level: -1, serial: 0, session_id }, 0)
             .map_err(|error| refused("cannot write .data", &error))?;
+        let map = self.ebpf.map_mut("counts").ok_or_else(|| missing("counts"))?;
+        let mut counts: PerCpuArray<_, Counters> =
+            PerCpuArray::try_from(map).map_err(|error| refused("cannot write the counters", &error))?;
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| refused("cannot count the CPUs", &error))?;
+        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
+            .map_err(|error| refused("cannot write the counters", &error))?;
+        counts.set(0, zero, 0).map_err(|error| refused("cannot write the counters", &error))
+    }
+
+    /// Times that the kernel ever skipped the program because it was running already.
+    fn recursion_misses(&self, program: &str) -> Result<u64> {
+        let fd = self.ebpf.program(program).and_then(|program| program.fd().ok());
+        let fd = fd.ok_or_else(|| missing("program"))?;
+        Ok(program_info(fd.as_fd())?.recursion_misses)
+    }
+}
+
+impl Programs {
+    /// Points the programs at the session and attaches them, the socket programs to `cgroup`.
+    pub(super) fn attach(mut verified: Verified, cgroup: BorrowedFd<'_>, session_id: u64) -> Result<Self> {
+        verified.reset(session_id)?;
         let mut hooks: Vec<Hook> = Vec::new();
-        for (program, loaded) in traced {
-            let attached = loaded.and_then(|tracepoint| attach_traced(&mut ebpf, program, tracepoint));
-            hooks.push(hook(&ebpf, program, attached));
-        }
-        for program in ADDRESSES {
-            let attached = attach_address(&mut ebpf, program, cgroup);
-            hooks.push(hook(&ebpf, program, attached));
+        let mut links: Vec<(&'static str, FdLink)> = Vec::new();
+        let Verified { ebpf, loaded, .. } = &mut verified;
+        for (program, loaded) in loaded {
+            let attached = loaded.clone().and_then(|tracepoint| match tracepoint {
+                Some(tracepoint) => attach_traced(ebpf, program, tracepoint),
+                None => attach_address(ebpf, program, cgroup),
+            });
+            let attached = attached.map(|(place, link)| {
+                links.push((*program, link));
+                place
+            });
+            let info = ebpf.program(program).and_then(|program| program.info().ok());
+            let tag = info.map(|info| format!("{:016x}", info.tag()));
+            hooks.push(Hook { program, attached, tag });
         }
         let missing = hooks.iter().find(|hook| ESSENTIAL.contains(&hook.program) && hook.attached.is_err());
         if let Some((hook, Err(why))) = missing.map(|hook| (hook, &hook.attached)) {
@@ -144,13 +188,31 @@ impl Programs {
             )
             .hint("run as root, on Linux 6.1 or newer; `assay-gates doctor` tries each step"));
         }
-        Ok(Self { ebpf, hooks })
+        let missed_before =
+            links.iter().map(|(program, _)| (*program, verified.recursion_misses(program))).collect();
+        Ok(Self { links, verified, hooks, missed_before })
+    }
+
+    /// Detaches, and gives the programs back for another session, with the ring that the consumer gave back. None when
+    /// a link stays: a child of ours that has not come to its exec holds a copy. Attached twice, a program would
+    /// record everything twice.
+    pub(super) fn detach(self, ring: RingBuf<MapData>) -> Option<Verified> {
+        let ids: Option<Vec<u32>> = self.links.iter().map(|(_, link)| Some(link.info().ok()?.id())).collect();
+        let ids = ids?;
+        drop(self.links);
+        let deadline = Instant::now() + LINK_PATIENCE;
+        while loaded_links().any(|link| link.is_err() || link.is_ok_and(|link| ids.contains(&link.id()))) {
+            if Instant::now() > deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Some(Verified { ring: Some(ring), ..self.verified })
     }
 
     /// Takes the ring out, for the consumer.
     pub(super) fn take_ring(&mut self) -> Result<RingBuf<MapData>> {
-        let map = self.ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
-        RingBuf::try_from(map).map_err(|error| refused("cannot map the ring", &error))
+        self.verified.ring.take().ok_or_else(|| missing("ring"))
     }
 
     /// Everything counted so far, of all CPUs together.
@@ -164,7 +226,7 @@ impl Programs {
 
     /// Everything counted so far, by CPU.
     pub(super) fn counters_by_cpu(&self) -> Result<Vec<Counters>> {
-        let map = self.ebpf.map("counts").ok_or_else(|| missing("counts"))?;
+        let map = self.verified.ebpf.map("counts").ok_or_else(|| missing("counts"))?;
         let array: PerCpuArray<_, Counters> =
             PerCpuArray::try_from(map).map_err(|error| refused("cannot read the counters", &error))?;
         let values = array.get(&0, 0).map_err(|error| refused("cannot read the counters", &error))?;
@@ -173,38 +235,31 @@ impl Programs {
 
     /// Level of the session's cgroup, once a task has entered it.
     pub(super) fn session_level(&self) -> Result<Option<u32>> {
-        let map = self.ebpf.map(".data").ok_or_else(|| missing(".data"))?;
+        let map = self.verified.ebpf.map(".data").ok_or_else(|| missing(".data"))?;
         let array: Array<_, Shared> =
             Array::try_from(map).map_err(|error| refused("cannot read .data", &error))?;
         let shared = array.get(&0, 0).map_err(|error| refused("cannot read .data", &error))?;
         Ok(u32::try_from(shared.level).ok())
     }
 
-    /// Times that the kernel skipped each program because it was running already.
+    /// Times that the kernel skipped each program because it was running already, in this session.
     pub(super) fn recursion_misses(&self) -> Vec<(String, Result<u64>)> {
-        let attached = self.hooks.iter().filter(|hook| hook.attached.is_ok());
-        attached
-            .filter_map(|hook| {
-                let fd = self.ebpf.program(hook.program)?.fd().ok()?;
-                Some((hook.program.to_owned(), program_info(fd.as_fd()).map(|info| info.recursion_misses)))
-            })
+        let since = |program, before: &Result<u64>| match before {
+            Ok(before) => Ok(self.verified.recursion_misses(program)?.saturating_sub(*before)),
+            Err(error) => Err(Error::new(error.code(), error.to_string())),
+        };
+        self.missed_before
+            .iter()
+            .map(|(program, before)| ((*program).to_owned(), since(program, before)))
             .collect()
     }
 
     /// For tests: takes one program away while the run goes on.
-    pub(super) fn detach(&mut self, program: &str) -> Result<()> {
-        let failed = |error: aya::programs::ProgramError| refused("cannot detach", &error);
-        match self.ebpf.program_mut(program) {
-            Some(Program::BtfTracePoint(traced)) => traced.unload().map_err(failed),
-            Some(Program::CgroupSockAddr(address)) => address.unload().map_err(failed),
-            _ => Err(missing("program")),
-        }
+    pub(super) fn sabotage_detach(&mut self, program: &str) -> Result<()> {
+        let before = self.links.len();
+        self.links.retain(|(name, _)| *name != program);
+        if self.links.len() < before { Ok(()) } else { Err(missing("program")) }
     }
-}
-
-fn hook(ebpf: &Ebpf, program: &'static str, attached: std::result::Result<String, String>) -> Hook {
-    let info = ebpf.program(program).and_then(|loaded| loaded.info().ok());
-    Hook { program, attached, tag: info.map(|info| format!("{:016x}", info.tag())) }
 }
 
 fn load_traced(
@@ -225,24 +280,33 @@ fn load_traced(
     Err(why)
 }
 
-fn attach_traced(ebpf: &mut Ebpf, name: &str, tracepoint: &str) -> std::result::Result<String, String> {
+fn attach_traced(
+    ebpf: &mut Ebpf,
+    name: &str,
+    tracepoint: &str,
+) -> std::result::Result<(String, FdLink), String> {
     let program = ebpf.program_mut(name).ok_or("not in the object")?;
     let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
-    program.attach().map_err(|error| chain(&error))?;
-    Ok(format!("tp_btf/{tracepoint}"))
+    let id = program.attach().map_err(|error| chain(&error))?;
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    Ok((format!("tp_btf/{tracepoint}"), link.try_into().map_err(|error| chain(&error))?))
 }
 
 fn attach_address(
     ebpf: &mut Ebpf,
     name: &str,
     cgroup: BorrowedFd<'_>,
-) -> std::result::Result<String, String> {
-    let program = ebpf.program_mut(name).ok_or("not in the object")?;
-    let program: &mut CgroupSockAddr = program.try_into().map_err(|error| chain(&error))?;
-    program.load().map_err(|error| chain(&error))?;
+) -> std::result::Result<(String, FdLink), String> {
+    let program = address(ebpf, name).map_err(|error| chain(&error))?;
     // A link takes no flags: it always stands beside what others attach.
-    program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
-    Ok(name.replacen("on_", "cgroup/", 1))
+    let id = program.attach(cgroup, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
+    let link = program.take_link(id).map_err(|error| chain(&error))?;
+    Ok((name.replacen("on_", "cgroup/", 1), link.try_into().map_err(|error| chain(&error))?))
+}
+
+fn address<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut CgroupSockAddr> {
+    let program = ebpf.program_mut(name).ok_or_else(|| missing("socket program"))?;
+    program.try_into().map_err(|error| refused("a socket program is of another type", &error))
 }
 
 /// What `BPF_OBJ_GET_INFO_BY_FD` says of a program; aya's own wrapper leaves `recursion_misses` out.

@@ -6,4 +6,4 @@ mod load;
 mod recorder;
 mod ring;
 
-pub use recorder::{Ahead, ArmOptions, Recorder, Sabotage};
+pub use recorder::{ArmOptions, Loaded, Recorder, Sabotage};

@@ -64,31 +64,41 @@ impl ArmOptions {
     }
 }
 
-/// Programs for the next run, verified by the kernel on a thread of their own while this one goes on.
-pub struct Ahead {
+/// Programs that the kernel has verified, or is verifying on a thread of its own while something else goes on.
+///
+/// Verifying takes longer than most runs; the programs of a run that came out complete serve the next one.
+pub struct Loaded {
     ring_bytes: u32,
-    loading: JoinHandle<Result<Verified>>,
+    state: State,
 }
 
-impl Ahead {
+enum State {
+    Loading(JoinHandle<Result<Verified>>),
+    Ready(Box<Verified>),
+}
+
+impl Loaded {
     /// Begins for the ring of default size.
     #[must_use]
     pub fn start() -> Self {
         let ring_bytes = ArmOptions::new("", "", "").ring_bytes;
-        Self {
-            ring_bytes,
-            loading: std::thread::spawn(move || Verified::load(ring_bytes, &Sabotage::default())),
-        }
+        let loading = std::thread::spawn(move || Verified::load(ring_bytes, &Sabotage::default()));
+        Self { ring_bytes, state: State::Loading(loading) }
     }
 
     fn take(self) -> Result<Verified> {
-        self.loading.join().map_err(|_| Error::new(Code::Internal, "loading the kernel programs panicked"))?
+        match self.state {
+            State::Ready(verified) => Ok(*verified),
+            State::Loading(thread) => thread
+                .join()
+                .map_err(|_| Error::new(Code::Internal, "loading the kernel programs panicked"))?,
+        }
     }
 }
 
-impl std::fmt::Debug for Ahead {
+impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ahead").field("ring_bytes", &self.ring_bytes).finish_non_exhaustive()
+        f.debug_struct("Loaded").field("ring_bytes", &self.ring_bytes).finish_non_exhaustive()
     }
 }
 
@@ -96,6 +106,7 @@ impl std::fmt::Debug for Ahead {
 pub struct Recorder {
     run_id: String,
     spool: PathBuf,
+    ring_bytes: u32,
     cgroup: SessionCgroup,
     programs: Programs,
     consumer: Consumer,
@@ -111,18 +122,18 @@ impl Recorder {
         Self::arm_with(options, None)
     }
 
-    /// As [`Recorder::arm`], with programs that were verified ahead when they are of this size.
+    /// As [`Recorder::arm`], with programs that are loaded already when they are of this size.
     ///
     /// # Errors
     /// As [`Recorder::arm`].
-    pub fn arm_with(options: &ArmOptions, ahead: Option<Ahead>) -> Result<Self> {
+    pub fn arm_with(options: &ArmOptions, loaded: Option<Loaded>) -> Result<Self> {
         facts::check_host()?;
         let cgroup = SessionCgroup::open(&options.cgroup)?;
         let spool = Spool::create(&options.spool, options.budget)?;
         let ring_bytes = options.ring_bytes.max(4096).next_power_of_two();
-        let verified = match ahead {
-            Some(ahead) if options.sabotage.missing_hook.is_none() && ahead.ring_bytes == ring_bytes => {
-                ahead.take()?
+        let verified = match loaded {
+            Some(loaded) if options.sabotage.missing_hook.is_none() && loaded.ring_bytes == ring_bytes => {
+                loaded.take()?
             }
             _ => Verified::load(ring_bytes, &options.sabotage)?,
         };
@@ -131,6 +142,7 @@ impl Recorder {
         Ok(Self {
             run_id: options.run_id.clone(),
             spool: options.spool.clone(),
+            ring_bytes,
             cgroup,
             programs,
             consumer,
@@ -161,7 +173,7 @@ impl Recorder {
             if Instant::now() > deadline {
                 break; // a stalled consumer; the end of the run will say so
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_millis(1));
         }
         self.begin = Some(canary);
         Ok(())
@@ -176,7 +188,7 @@ impl Recorder {
     /// # Errors
     /// `CaptureLoad`, when there is no such program.
     pub fn sabotage_detach(&mut self, program: &str) -> Result<()> {
-        self.programs.detach(program)
+        self.programs.sabotage_detach(program)
     }
 
     /// Runs the end canary, drains the ring, detaches, closes the books. Call it when no task is left in the session.
@@ -184,7 +196,20 @@ impl Recorder {
     /// # Errors
     /// `CaptureConsumer` when the records can't be read back at all. Everything else is in the recording's proof.
     pub fn finish(self, outcome: Outcome, calls: Vec<CallWindow>) -> Result<Recording> {
-        let Self { run_id, cgroup, programs, consumer, begin, spool } = self;
+        Ok(self.finish_with(outcome, calls)?.0)
+    }
+
+    /// As [`Recorder::finish`], and gives back the programs for another session: only when this one's proof is complete,
+    /// so that nothing of it can be left in them.
+    ///
+    /// # Errors
+    /// As [`Recorder::finish`].
+    pub fn finish_with(
+        self,
+        outcome: Outcome,
+        calls: Vec<CallWindow>,
+    ) -> Result<(Recording, Option<Loaded>)> {
+        let Self { run_id, cgroup, programs, consumer, begin, spool, ring_bytes } = self;
         let populated = cgroup.populated();
         let end = canary::run(cgroup.folder(), cgroup.procs.as_fd(), &spool);
         let drained = consumer.finish()?;
@@ -193,7 +218,7 @@ impl Recorder {
         let level = programs.session_level()?;
         let misses = programs.recursion_misses();
         let hooks = programs.hooks.clone();
-        drop(programs);
+        let verified = programs.detach(drained.ring);
 
         let canaries: Vec<u32> = begin.iter().chain(&end).map(|canary| canary.pid).collect();
         let mut ledger = Ledger::new(std::process::id(), &canaries);
@@ -255,7 +280,11 @@ impl Recorder {
             spool_failure: drained.spooled.failure.clone(),
             environment,
         };
-        Ok(Recording::new(proof::summary(seen, &ledger), drained.spooled, canaries))
+        let summary = proof::summary(seen, &ledger);
+        let loaded = verified
+            .filter(|_| summary.proof.complete)
+            .map(|verified| Loaded { ring_bytes, state: State::Ready(Box::new(verified)) });
+        Ok((Recording::new(summary, drained.spooled, canaries), loaded))
     }
 }
 

@@ -5,7 +5,8 @@ use crate::capture::spool::{Spool, Spooled};
 use crate::error::{Code, Error, Result};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -62,8 +63,9 @@ impl Drop for Positions {
     }
 }
 
-#[derive(Default)]
 struct Signals {
+    /// Somebody waits for the consumer to look, now.
+    look: EventFd,
     /// The tree is gone: drain what is left and end.
     stop: AtomicBool,
     /// For tests: leave the ring alone until the end.
@@ -80,14 +82,16 @@ pub(super) struct Drained {
     pub records: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Positions after the last record.
+    /// Position of the consumer after the last record, from where it stood at the start.
     pub consumer: u64,
-    /// Positions after the last record.
+    /// Position of the producer after the last record, likewise.
     pub producer: u64,
     /// The most bytes that ever waited when the consumer looked.
     pub max_backlog: u64,
     /// The longest that the consumer did not look.
     pub max_lag: Duration,
+    /// The ring, for another session.
+    pub ring: RingBuf<MapData>,
 }
 
 /// The consumer's thread.
@@ -98,8 +102,14 @@ pub(super) struct Consumer {
 
 impl Consumer {
     pub(super) fn start(ring: RingBuf<MapData>, spool: Spool, sabotage: &Sabotage) -> Result<Self> {
-        let signals = Arc::new(Signals::default());
-        signals.stalled.store(sabotage.stalled_consumer, Ordering::Relaxed);
+        let look = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| consumer_failed("cannot make an eventfd", &errno))?;
+        let signals = Arc::new(Signals {
+            look,
+            stop: AtomicBool::new(false),
+            stalled: AtomicBool::new(sabotage.stalled_consumer),
+            taken: AtomicU64::new(0),
+        });
         let (drop_one, dead) = (sabotage.lose_a_record, sabotage.dead_consumer);
         let positions = Positions::map(&ring)?;
         let theirs = Arc::clone(&signals);
@@ -118,8 +128,9 @@ impl Consumer {
         Ok(Self { signals, thread })
     }
 
-    /// Records taken so far.
+    /// Records taken so far; more soon, since it also asks for a look.
     pub(super) fn taken(&self) -> u64 {
+        let _awake_already = self.signals.look.write(1);
         self.signals.taken.load(Ordering::Acquire)
     }
 
@@ -131,10 +142,33 @@ impl Consumer {
     /// Drains what is left and gives back what was kept. Call it when nothing can produce any more.
     pub(super) fn finish(self) -> Result<Drained> {
         self.signals.stop.store(true, Ordering::Release);
+        let _awake_already = self.signals.look.write(1);
         self.thread
             .join()
             .unwrap_or_else(|_| Err(Error::new(Code::CaptureConsumer, "the consumer of the ring died")))
     }
+}
+
+/// Keeps the ring's pages out of the children of this process: at 64 MiB, mapped twice over, copying their page tables
+/// is most of what starting one costs. What can't be found or advised is copied, no more.
+pub(super) fn keep_from_children() {
+    for (first, length) in ring_mappings(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default()) {
+        // SAFETY: says how a mapping of this process is inherited; no child of ours looks into the ring.
+        let _copied_then = unsafe { madvise(first, length, MmapAdvise::MADV_DONTFORK) };
+    }
+}
+
+/// First byte and length of each mapping of a BPF map.
+fn ring_mappings(maps: &str) -> Vec<(NonNull<libc::c_void>, usize)> {
+    let lines = maps.lines().filter(|line| line.ends_with("anon_inode:bpf-map"));
+    lines
+        .filter_map(|line| {
+            let (first, last) = line.split_once(' ')?.0.split_once('-')?;
+            let (first, last) =
+                (usize::from_str_radix(first, 16).ok()?, usize::from_str_radix(last, 16).ok()?);
+            Some((NonNull::new(first as *mut libc::c_void)?, last.checked_sub(first)?))
+        })
+        .collect()
 }
 
 fn consume(
@@ -149,6 +183,10 @@ fn consume(
     // Edge-triggered: the thread sleeps through commits that asked for no wake-up.
     let interest = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0);
     epoll.add(&ring, interest).map_err(|errno| consumer_failed("cannot wait for the ring", &errno))?;
+    let interest = EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 1);
+    epoll.add(&signals.look, interest).map_err(|errno| consumer_failed("cannot wait for the end", &errno))?;
+    // A ring that served an earlier session stands where that one left it, drained.
+    let (start, _) = positions.read();
     let (mut records, mut bytes) = (0, 0);
     let (mut max_backlog, mut max_lag, mut looked) = (0, Duration::ZERO, Instant::now());
     loop {
@@ -175,9 +213,27 @@ fn consume(
         let _interrupted = epoll.wait(&mut events, EpollTimeout::from(TICK_MS));
     }
     let (consumer, producer) = positions.read();
-    Ok(Drained { spooled: spool.finish()?, records, bytes, consumer, producer, max_backlog, max_lag })
+    let (consumer, producer) = (consumer.saturating_sub(start), producer.saturating_sub(start));
+    Ok(Drained { spooled: spool.finish()?, records, bytes, consumer, producer, max_backlog, max_lag, ring })
 }
 
 fn consumer_failed(doing: &str, error: &dyn std::error::Error) -> Error {
     Error::new(Code::CaptureConsumer, format!("{doing}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mappings_of_bpf_maps_are_kept_from_children() {
+        let maps = "7f00-7f10 r--s 00000000 00:0e 13 anon_inode:bpf-map\n\
+                    8000-9000 rw-p 00000000 00:00 0 [heap]\n\
+                    7fae00002000-7fae08002000 r--s 00002000 00:0e 13     anon_inode:bpf-map\n";
+        let found: Vec<(usize, usize)> = ring_mappings(maps)
+            .into_iter()
+            .map(|(first, length)| (first.as_ptr() as usize, length))
+            .collect();
+        assert_eq!(found, [(0x7f00, 0x10), (0x7fae_0000_2000, 0x800_0000)]);
+    }
 }

@@ -14,10 +14,12 @@ use super::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use super::session::Host;
 use super::state;
 use super::user::MeasuredUser;
+use crate::capture::Loaded;
 use crate::error::{Code, Error, Exit, Result};
 use crate::gate::Catalog;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -133,6 +135,8 @@ struct Context<'a> {
     state: PathBuf,
     /// Taken by whoever calls, or for the trials of this very examination; `None` before it comes to them.
     host: Option<Result<&'a Host, &'a Error>>,
+    /// For the measured trial, which leaves them for what comes after it.
+    programs: Mutex<&'a mut Option<Loaded>>,
 }
 
 type Examine = fn(&Context<'_>) -> Check;
@@ -170,15 +174,15 @@ const TRIALS: usize = 2;
 /// What keeps this host from measuring, one line each; empty when it is fit.
 #[must_use]
 pub fn unfit(options: Options<'_>) -> Vec<String> {
-    examine(options, None).failures().map(|check| format!("{}: {}", check.name, check.found)).collect()
+    examine(options).failures().map(|check| format!("{}: {}", check.name, check.found)).collect()
 }
 
-/// Goes on only on a host that is fit.
+/// Goes on only on a host that is fit. `programs` serve the measured trial and are there for the first run afterwards.
 ///
 /// # Errors
 /// `CannotMeasure`, with the first check that failed and its line to paste.
-pub fn preflight(options: Options<'_>, host: Option<&Host>) -> Result<Report> {
-    let report = examine(options, host);
+pub fn preflight(options: Options<'_>, host: &Host, programs: &mut Option<Loaded>) -> Result<Report> {
+    let report = look(options, Some(host), programs);
     let mut failures = report.failures();
     let Some(first) = failures.next() else {
         drop(failures);
@@ -195,9 +199,13 @@ pub fn preflight(options: Options<'_>, host: Option<&Host>) -> Result<Report> {
     })
 }
 
-/// Looks at everything. `host` is the host when the caller has taken it already; it is taken for the trials otherwise.
+/// Looks at everything; the host is taken for the trials.
 #[must_use]
-pub fn examine(options: Options<'_>, host: Option<&Host>) -> Report {
+pub fn examine(options: Options<'_>) -> Report {
+    look(options, None, &mut None)
+}
+
+fn look(options: Options<'_>, host: Option<&Host>, programs: &mut Option<Loaded>) -> Report {
     let sudo_uid = std::env::var("SUDO_UID").ok();
     let state = host.map_or_else(state::folder, |host| host.state().to_owned());
     let mut context = Context {
@@ -206,11 +214,18 @@ pub fn examine(options: Options<'_>, host: Option<&Host>) -> Report {
         state: state.clone(),
         options,
         host: None,
+        programs: Mutex::new(programs),
     };
     // What a killed run left is looked at before the host is taken: taking it would tidy the lock.
     let (before, after) = CHECKS.split_at(CHECKS.len() - TRIALS);
-    let mut checks: Vec<Check> =
-        before.iter().map(|(name, check)| Check { name, ..check(&context) }).collect();
+    // Side by side, since most of them wait for some program to say its version.
+    let mut checks: Vec<Check> = std::thread::scope(|scope| {
+        let looking: Vec<_> = before.iter().map(|(_, check)| scope.spawn(|| check(&context))).collect();
+        let found = looking.into_iter().map(|check| {
+            check.join().unwrap_or_else(|_| Check::fail("the check panicked", "report this as a defect"))
+        });
+        before.iter().zip(found).map(|((name, _), check)| Check { name, ..check }).collect()
+    });
     if !options.trials {
         return Report::of(checks);
     }

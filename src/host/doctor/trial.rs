@@ -39,7 +39,9 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
     with_host(context, |host, user| {
         let folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
-        let measured = measure(host, &of_true(user, folder.path()), &RedactionKey::ephemeral()?, None)?;
+        let wanted = of_true(user, folder.path());
+        let mut programs = context.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let measured = measure(host, &wanted, &RedactionKey::ephemeral()?, &mut programs)?;
         let written = measured.written?;
         let proof = &measured.summary.proof;
         if !proof.complete {

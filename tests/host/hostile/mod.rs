@@ -67,7 +67,8 @@ impl Trial {
     }
 
     pub fn run(&self) -> Seen {
-        let measured = measure(&self.host, &self.wanted, &RedactionKey::ephemeral().unwrap(), None).unwrap();
+        let measured =
+            measure(&self.host, &self.wanted, &RedactionKey::ephemeral().unwrap(), &mut None).unwrap();
         let text =
             |name: &str| String::from_utf8_lossy(&std::fs::read(self.path(name)).unwrap()).into_owned();
         let effects =

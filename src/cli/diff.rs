@@ -3,7 +3,7 @@
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::Archive;
 use crate::evidence::archive::MAX_SOURCE;
-use crate::judge::diff::{CapabilityDiff, CrossRuntimeDiff, EffectsDiff, Evidence, WorkPrefix, chosen};
+use crate::judge::diff::{CapabilityDiff, CrossRuntimeDiff, EffectsDiff, Evidence, WorkPrefix, chosen, sdks};
 use crate::pack;
 use crate::report;
 use clap::Args as ClapArgs;
@@ -74,7 +74,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         let diff = EffectsDiff::of(
             (&base.side.health, before, args.base_prefix.as_ref()),
             (&head.side.health, after, args.head_prefix.as_ref()),
-        );
+        )
+        .by(&base.side, &head.side);
         show(args.format, &diff, &diff.shown())?;
         return Ok(diff.exit());
     }
@@ -86,7 +87,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         return Ok(diff.exit());
     }
     let diff = CapabilityDiff::of(&base.side, &head.side)?;
-    show(args.format, &diff, &diff.shown())?;
+    let made_by = sdks(&base.side.sdks(), &head.side.sdks());
+    show(args.format, &diff, &(diff.shown() + &made_by))?;
     Ok(diff.exit())
 }
 

@@ -522,6 +522,7 @@ fn the_command_compares_and_says_by_its_exit_code_how_it_went() {
       mcp_tools            +0 -0 =1
       policy_decisions     +0 -0 =1
       binding_ids          +0 -0 =1
+      sdk                  @openai/agents 0.11.4, on both sides
     ");
     assert_eq!(diff(&["base", "plain"]).0, 12);
     let (code, stdout, _) = diff(&["base", "head", "--effects", "--format", "json"]);

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bumped;
 mod definitions;
 mod dependencies;
 mod measured;

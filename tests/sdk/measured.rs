@@ -19,14 +19,14 @@ const MATRIX: [(&str, &str, &str); 8] = [
 ];
 const OTHERS: [&str; 3] = ["gemini-google-genai-kernel-policy", "two-decisions", "unbound-tool-call"];
 
-fn assay_gates(state: &Path) -> Command {
+pub fn assay_gates(state: &Path) -> Command {
     let mut command = Command::cargo_bin("assay-gates").unwrap();
     // A lock of its own: other tests measure at the same time.
     command.env("ASSAY_GATES_STATE_DIR", state).env_remove("GITHUB_ACTIONS");
     command
 }
 
-fn run(root: &Path, gates_dir: &Path, gates: &str, more: &[&str]) -> Output {
+pub fn run(root: &Path, gates_dir: &Path, gates: &str, more: &[&str]) -> Output {
     let mut command = assay_gates(&root.with_extension("state"));
     command.args(["run", "--no-pack", "--format", "json", "--gates", gates, "--root"]).arg(root);
     command.arg("--gates-dir").arg(gates_dir).args(more).output().unwrap()

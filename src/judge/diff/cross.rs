@@ -278,17 +278,10 @@ impl CrossRuntimeDiff {
 
 /// The one SDK that a side's events name.
 fn sdk(side: &Side, which: &str) -> Result<Sdk> {
-    let mut found: BTreeSet<Sdk> = BTreeSet::new();
-    for event in &side.sdk {
-        match (&event.sdk_name, &event.sdk_version) {
-            (Some(name), Some(version)) => {
-                found.insert(Sdk { sdk_name: name.clone(), sdk_version: version.clone() });
-            }
-            (None, None) => {}
-            _ => return Err(mixed(which, "half of one")),
-        }
+    if side.sdk.iter().any(|event| event.sdk_name.is_some() != event.sdk_version.is_some()) {
+        return Err(mixed(which, "half of one"));
     }
-    let mut found = found.into_iter();
+    let mut found = side.sdks().into_iter();
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
         (None, _) => Err(mixed(which, "none")),

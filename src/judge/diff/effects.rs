@@ -3,7 +3,8 @@
 //! Calls are joined by their tool, since ids of calls differ between agents and versions; an effect is compared by
 //! everything but how often it happened.
 
-use super::cross::WorkPrefix;
+use super::cross::{Sdk, WorkPrefix};
+use super::side::Side;
 use crate::error::Exit;
 use crate::evidence::ObservationHealth;
 use crate::evidence::tool_effects::{Attribution, CallEffects, CountedEffect, ToolEffects};
@@ -20,6 +21,12 @@ pub struct EffectsDiff {
     pub base_run_id: String,
     /// Head's run.
     pub head_run_id: String,
+    /// SDKs of base, as its events name them; side-band, not compared.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub base_sdks: BTreeSet<Sdk>,
+    /// SDKs of head.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub head_sdks: BTreeSet<Sdk>,
     /// `clean`, `partial:capture`, `partial:attribution`.
     pub status: String,
     /// One per tool that either side called, sorted by name.
@@ -141,6 +148,8 @@ impl EffectsDiff {
             schema: Self::SCHEMA.to_owned(),
             base_run_id: base.1.run_id.clone(),
             head_run_id: head.1.run_id.clone(),
+            base_sdks: BTreeSet::new(),
+            head_sdks: BTreeSet::new(),
             status: status.to_owned(),
             tools: tools
                 .into_iter()
@@ -153,6 +162,12 @@ impl EffectsDiff {
                 .collect(),
             outside: EffectSets::of(&canonical(&base.1.outside, base.2), &canonical(&head.1.outside, head.2)),
         }
+    }
+
+    /// The same, saying by which SDKs the sides were made.
+    #[must_use]
+    pub fn by(self, base: &Side, head: &Side) -> Self {
+        Self { base_sdks: base.sdks(), head_sdks: head.sdks(), ..self }
     }
 
     /// Nothing differs, neither in a call nor outside.

@@ -19,4 +19,5 @@ pub use cross::{CrossRuntimeDiff, Runtime, Sdk, WorkPrefix};
 pub use effects::{EffectSets, EffectsDiff, Recounted, ToolDiff};
 pub use input::{Evidence, chosen};
 pub use sets::{SetDiff, SurfaceDiff};
+pub use show::sdks;
 pub use side::Side;

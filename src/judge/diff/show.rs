@@ -2,13 +2,29 @@
 
 use super::baseline::BaselineDiff;
 use super::capability::{CapabilityDiff, PolicyOutcomes};
-use super::cross::CrossRuntimeDiff;
+use super::cross::{CrossRuntimeDiff, Sdk};
 use super::effects::{EffectSets, EffectsDiff};
 use super::sets::{SetDiff, SurfaceDiff};
 use crate::capture::Operation;
 use crate::evidence::kernel::access_mode;
 use crate::evidence::tool_effects::CountedEffect;
+use std::collections::BTreeSet;
 use std::fmt::Write;
+
+/// `  sdk                  a 1.0 -> a 1.1`; nothing when neither side names one.
+#[must_use]
+pub fn sdks(base: &BTreeSet<Sdk>, head: &BTreeSet<Sdk>) -> String {
+    let named = |sdks: &BTreeSet<Sdk>| {
+        let names: Vec<String> =
+            sdks.iter().map(|sdk| format!("{} {}", sdk.sdk_name, sdk.sdk_version)).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    };
+    match (base.is_empty() && head.is_empty(), base == head) {
+        (true, _) => String::new(),
+        (_, true) => format!("  {:<20} {}, on both sides\n", "sdk", named(base)),
+        (_, false) => format!("  {:<20} {} -> {}\n", "sdk", named(base), named(head)),
+    }
+}
 
 /// `connects to 1.2.3.4:443`, `writes /x`, `removes /x (failed: errno 2)`.
 #[must_use]
@@ -100,6 +116,7 @@ impl EffectsDiff {
     #[must_use]
     pub fn shown(&self) -> String {
         let mut text = head(&self.base_run_id, &self.head_run_id, &self.status, self.is_same());
+        text.push_str(&sdks(&self.base_sdks, &self.head_sdks));
         for tool in &self.tools {
             let _infallible =
                 writeln!(text, "{} (calls: {}, was {})", tool.tool, tool.head_calls, tool.base_calls);

@@ -1,9 +1,10 @@
 //! One side of a comparison: the documents of one run, and what they allow to be compared.
 
+use super::cross::Sdk;
 use crate::error::{Code, Error, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Archive, CapabilitySurface, CorrelationReport, ObservationHealth, SdkEvent};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// One side, checked: one run, known schemas, no tool call twice.
 #[derive(Clone, Debug)]
@@ -67,7 +68,7 @@ impl Side {
                 return wrong(place, &format!("run_id {run_id}, as in observation-health.json"), run);
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         for binding in &self.correlation.bindings {
             if !seen.insert(&binding.tool_call_id) {
                 let expected = "each tool call bound once";
@@ -79,6 +80,15 @@ impl Side {
             }
         }
         Ok(self)
+    }
+
+    /// The SDKs that the events name; side-band, never compared.
+    #[must_use]
+    pub fn sdks(&self) -> BTreeSet<Sdk> {
+        let named = |event: &SdkEvent| {
+            Some(Sdk { sdk_name: event.sdk_name.clone()?, sdk_version: event.sdk_version.clone()? })
+        };
+        self.sdk.iter().filter_map(named).collect()
     }
 
     /// Everything was observed, by all three layers, without loss.

@@ -1,14 +1,21 @@
-//! What the driver adds: wall time of `run` over the time that the fixtures themselves take.
+//! What the driver adds: wall time of `run` over the time that the bare fixtures take, in one invocation.
 //!
-//! The smallest fixture is also run bare, beside the tool, in the same invocation. A fixture that needs the sandbox
-//! (its paths, its proxy) can't run bare; for those the time that their own processes lived counts, as the kernel saw it.
+//! Bare is a gate's command by itself: no capture, no cgroup, no sandbox but the mounts that put its folders where it
+//! looks for them. Bare and measured take turns, so that other work on the machine disturbs both alike, and of each the
+//! best round counts.
 
+use assay_gates::gate::{Catalog, Entry, dependencies};
+use assay_gates::host::{FIXTURE, WORK, environment};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 5;
+/// Measured runs of each gate in one invocation of `run`.
+const RUNS: u32 = 3;
 
 fn main() {
     if !nix::unistd::geteuid().is_root() {
@@ -16,12 +23,6 @@ fn main() {
         return;
     }
     let work = tempfile::tempdir().unwrap();
-    let bare = median(|| {
-        let mut agent = Command::new("/bin/sh");
-        agent.arg("gates/kernel-only/agent.sh").env("ASSAY_GATES_WORK", work.path()).stdout(Stdio::null());
-        timed(&mut agent)
-    });
-    println!("kernel-only, bare:            {:8.1} ms", milliseconds(bare));
     let record = median(|| {
         let archive = work.path().join("runner-bench.tar.gz");
         let _absent_the_first_time = std::fs::remove_file(&archive);
@@ -32,28 +33,84 @@ fn main() {
     });
     println!("record -- /bin/true:          {:8.1} ms", milliseconds(record));
     for gates in ["kernel-only", "all"] {
-        let mut best: Option<(Duration, Duration)> = None;
-        for _ in 0..3 {
-            let found = whole_run(gates, &work.path().join("root"));
-            if best.is_none_or(|(wall, _)| found.0 < wall) {
-                best = Some(found);
+        let selection = Catalog::load(Path::new("gates")).unwrap().select(&[gates.to_owned()]).unwrap().gates;
+        let mut bare = vec![Duration::MAX; selection.len()];
+        let (mut wall, mut trees) = (Duration::MAX, Duration::MAX);
+        for _ in 0..ROUNDS {
+            for (best, time) in bare.iter_mut().zip(bare_fixtures(selection.clone())) {
+                *best = time.min(*best);
             }
+            let found = whole_run(gates, &work.path().join("root"));
+            (wall, trees) = (wall.min(found.0), trees.min(found.1));
         }
-        let (wall, fixtures) = best.unwrap();
+        let sum = bare.iter().sum::<Duration>() * RUNS;
         println!(
-            "run --gates {gates:<12} wall: {:8.1} ms, fixtures {:8.1} ms, ratio {:.2} (best of 3)",
+            "run --gates {gates:<12} wall: {:8.1} ms, bare fixtures {:8.1} ms, ratio {:.2} (measured trees lived {:.1} ms)",
             milliseconds(wall),
-            milliseconds(fixtures),
-            wall.as_secs_f64() / fixtures.as_secs_f64()
+            milliseconds(sum),
+            wall.as_secs_f64() / sum.as_secs_f64(),
+            milliseconds(trees),
         );
+        for (entry, time) in selection.iter().zip(bare) {
+            println!("  {:<36} bare: {:8.1} ms", entry.definition.id, milliseconds(time));
+        }
     }
+}
+
+/// The time of each gate's command by itself, run in a mount namespace of a thread of its own.
+fn bare_fixtures(gates: Vec<Entry>) -> Vec<Duration> {
+    let alone = move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        let none = None::<&str>;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).unwrap();
+        mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), none).unwrap();
+        for folder in [FIXTURE, WORK] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        gates.iter().map(bare_fixture).collect()
+    };
+    std::thread::spawn(alone).join().unwrap()
+}
+
+fn bare_fixture(gate: &Entry) -> Duration {
+    let none = None::<&str>;
+    mount(Some(&gate.fixture()), FIXTURE, none, MsFlags::MS_BIND, none).unwrap();
+    let interpreters = dependencies::inspect(gate).unwrap().ready().unwrap();
+    let definition = &gate.definition;
+    let words = dependencies::expand(&definition.command, &interpreters, Path::new(FIXTURE)).unwrap();
+    let logs = tempfile::tempdir().unwrap();
+    for (name, text) in &definition.seed {
+        std::fs::write(Path::new(WORK).join(name), text).unwrap();
+    }
+    let mut agent = Command::new(&words[0]);
+    agent
+        .args(&words[1..])
+        .current_dir(WORK)
+        .env_clear()
+        .envs(environment::of_gate(&definition.env))
+        .env("HOME", WORK)
+        .env("ASSAY_GATES_BIN", env!("CARGO_BIN_EXE_assay-gates"))
+        .env("ASSAY_GATES_WORK", WORK)
+        .env("ASSAY_GATES_FIXTURE", FIXTURE)
+        .env("ASSAY_RUNNER_RUN_ID", &definition.run_id)
+        .env("ASSAY_RUNNER_SDK_EVENT_LOG", logs.path().join("sdk-events.ndjson"))
+        .env("ASSAY_RUNNER_SDK_EVENT_SCHEMA", assay_gates::evidence::contract::schema::SDK_EVENT)
+        .env("ASSAY_RUNNER_POLICY_DECISION_LOG", logs.path().join("policy-decisions.ndjson"))
+        .stdout(Stdio::null());
+    let time = timed(&mut agent);
+    umount2(FIXTURE, MntFlags::MNT_DETACH).unwrap();
+    for entry in std::fs::read_dir(WORK).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    time
 }
 
 /// Wall time of the command, and the time that its measured trees lived, over all runs.
 fn whole_run(gates: &str, root: &Path) -> (Duration, Duration) {
     let _absent_the_first_time = std::fs::remove_dir_all(root);
     let mut run = tool();
-    run.args(["run", "--gates", gates, "--format", "json", "--root"]).arg(root).stderr(Stdio::null());
+    run.args(["run", "--gates", gates, "--runs", &RUNS.to_string(), "--format", "json", "--root"]);
+    run.arg(root).stderr(Stdio::null());
     let began = Instant::now();
     let output = run.output().unwrap();
     let wall = began.elapsed();
@@ -61,8 +118,8 @@ fn whole_run(gates: &str, root: &Path) -> (Duration, Duration) {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let runs =
         report["verdicts"].as_array().unwrap().iter().flat_map(|gate| gate["runs"].as_array().unwrap());
-    let fixtures = runs.map(|run| run["elapsed_ms"].as_u64().unwrap()).sum();
-    (wall, Duration::from_millis(fixtures))
+    let trees = runs.map(|run| run["elapsed_ms"].as_u64().unwrap()).sum();
+    (wall, Duration::from_millis(trees))
 }
 
 fn tool() -> Command {

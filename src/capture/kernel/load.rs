@@ -289,7 +289,7 @@ fn attach_traced(
     let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
     let id = program.attach().map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;
-    Ok((format!("tp_btf/{tracepoint}"), link.try_into().map_err(|error| chain(&error))?))
+    Ok((format!("tp_btf/{tracepoint}"), link.into()))
 }
 
 fn attach_address(

@@ -10,6 +10,18 @@ use std::path::Path;
 /// # Errors
 /// `Io`, naming the path, when the folder can't be created, written or renamed in.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, true)
+}
+
+/// As [`write_atomic`], without waiting for the disk: for what can be made again from a file that is there.
+///
+/// # Errors
+/// As [`write_atomic`].
+pub fn write_copy(path: &Path, bytes: &[u8]) -> Result<()> {
+    write(path, bytes, false)
+}
+
+fn write(path: &Path, bytes: &[u8], sync: bool) -> Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -21,7 +33,9 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
         .tempfile_in(folder)
         .map_err(at("cannot create a temporary file beside it"))?;
     file.write_all(bytes).map_err(at("cannot write"))?;
-    file.as_file().sync_all().map_err(at("cannot sync"))?;
+    if sync {
+        file.as_file().sync_all().map_err(at("cannot sync"))?;
+    }
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

@@ -6,7 +6,7 @@ mod containment;
 mod digest;
 mod yaml;
 
-pub use atomic::{write_atomic, write_json};
+pub use atomic::{write_atomic, write_copy, write_json};
 pub use canonical::{compact, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};

@@ -28,9 +28,9 @@ pub(super) struct Canary {
     pub expected: Vec<String>,
 }
 
-/// Runs the script in the session's cgroup (`cgroup` is its folder, `procs` its `cgroup.procs` opened for writing) and waits for its end.
+/// Runs the script in the session's cgroup (`cgroup` is its folder, `threads` its `cgroup.threads` opened for writing) and waits for its end.
 /// Its files live in `folder` for an instant.
-pub(super) fn run(cgroup: BorrowedFd<'_>, procs: BorrowedFd<'_>, folder: &Path) -> Result<Canary> {
+pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path) -> Result<Canary> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(|error| failed("no random nonce", &error.to_string()))?;
     let folder = folder.canonicalize().map_err(|error| Error::io("cannot resolve", folder, error))?;
@@ -45,7 +45,7 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, procs: BorrowedFd<'_>, folder: &Path) 
         made: text(".made")?,
         moved: text(".moved")?,
         image: image()?,
-        procs: procs.as_raw_fd(),
+        threads: threads.as_raw_fd(),
         uring: uring_works(),
     };
     let pid = spawn(cgroup, &script)?;
@@ -65,7 +65,7 @@ struct Script {
     made: CString,
     moved: CString,
     image: OwnedFd,
-    procs: i32,
+    threads: i32,
     uring: bool,
 }
 
@@ -125,7 +125,7 @@ impl Script {
             syscall(libc::SYS_bind, socket, &raw const any, size);
             syscall(libc::SYS_sendto, socket, argv.as_ptr(), 0, 0, &raw const discard, size);
             syscall(libc::SYS_connect, socket, &raw const discard, size);
-            syscall(libc::SYS_write, self.procs, c"0".as_ptr(), 1);
+            syscall(libc::SYS_write, self.threads, c"0".as_ptr(), 1);
             if self.uring {
                 submit_nothing();
             }

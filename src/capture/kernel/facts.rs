@@ -17,8 +17,9 @@ pub(super) struct SessionCgroup {
     path: PathBuf,
     /// Its folder.
     pub folder: OwnedFd,
-    /// Its `cgroup.procs`, for writing.
-    pub procs: OwnedFd,
+    /// Its `cgroup.threads`, for writing. A thread that moves itself by it needs no lock on all processes, for which
+    /// `cgroup.procs` waits until every CPU has passed a quiet state.
+    pub threads: OwnedFd,
     /// Its id, which is the number of its inode.
     pub id: u64,
     /// What stood in `cgroup.procs` when it was opened; empty when it is fresh.
@@ -41,14 +42,13 @@ impl SessionCgroup {
         }
         let id =
             folder.metadata().map_err(|error| unusable(format!("cannot ask for its id: {error}")))?.ino();
-        let procs = path.join("cgroup.procs");
-        let tasks_before = std::fs::read_to_string(&procs)
+        let tasks_before = std::fs::read_to_string(path.join("cgroup.procs"))
             .map_err(|error| unusable(format!("cannot read cgroup.procs: {error}")))?;
-        let procs = File::options()
+        let threads = File::options()
             .write(true)
-            .open(&procs)
-            .map_err(|error| unusable(format!("cannot write cgroup.procs: {error}")))?;
-        Ok(Self { path: path.to_owned(), folder: folder.into(), procs: procs.into(), id, tasks_before })
+            .open(path.join("cgroup.threads"))
+            .map_err(|error| unusable(format!("cannot write cgroup.threads: {error}")))?;
+        Ok(Self { path: path.to_owned(), folder: folder.into(), threads: threads.into(), id, tasks_before })
     }
 
     /// `populated` of `cgroup.events`: a task is in it or below it. `None` when it can't be read.

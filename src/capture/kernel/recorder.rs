@@ -180,7 +180,7 @@ impl Recorder {
     }
 
     fn canary(&self) -> Result<Canary> {
-        canary::run(self.cgroup.folder(), self.cgroup.procs.as_fd(), &self.spool)
+        canary::run(self.cgroup.folder(), self.cgroup.threads.as_fd(), &self.spool)
     }
 
     /// Takes one program away while the run goes on, so that tests can show that it is noticed.
@@ -211,7 +211,7 @@ impl Recorder {
     ) -> Result<(Recording, Option<Loaded>)> {
         let Self { run_id, cgroup, programs, consumer, begin, spool, ring_bytes } = self;
         let populated = cgroup.populated();
-        let end = canary::run(cgroup.folder(), cgroup.procs.as_fd(), &spool);
+        let end = canary::run(cgroup.folder(), cgroup.threads.as_fd(), &spool);
         let drained = consumer.finish()?;
         let by_cpu = programs.counters_by_cpu()?;
         let counters = programs.counters()?;

@@ -5,7 +5,7 @@ use super::examine::{Finding, examine_members};
 use super::write::Members;
 use crate::error::{Code, Error, Result};
 use crate::evidence::contract::ArchiveManifest;
-use crate::files::{Sha256Digest, sha256, write_atomic};
+use crate::files::{Sha256Digest, sha256, write_copy};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
@@ -74,7 +74,7 @@ impl Archive {
     /// # Errors
     /// `Io`.
     pub fn extract_to(&self, folder: &Path) -> Result<()> {
-        self.bytes.iter().try_for_each(|(path, bytes)| write_atomic(&folder.join(path), bytes))
+        self.bytes.iter().try_for_each(|(path, bytes)| write_copy(&folder.join(path), bytes))
     }
 }
 

@@ -1,8 +1,12 @@
 //! A Sigstore bundle over a pack, checked offline: signature, certificate, log entry, and whose workflow it was.
 //!
-//! The roots of trust come with the crate `sigstore-trust-root` and age with it. The cryptography needs the cargo feature
-//! `attestation`; what is compared afterwards is plain data.
+//! The roots of trust come with the crate `sigstore-verify` and age with it. The cryptography needs the cargo feature
+//! `attestation`, which is on by default; what is compared afterwards is plain data.
 
+#[cfg(feature = "attestation")]
+mod ring;
+
+use super::manifest::SourceFacts;
 use super::statement::{Named, TYPE, subjects};
 use super::verify::VerifiedPack;
 use crate::error::{Code, Error, Result};
@@ -62,7 +66,7 @@ fn check_signature(_bundle: &str, _manifest: crate::files::Sha256Digest) -> Resu
         Code::AttestationUnsupported,
         "expected a build with the feature `attestation`, found one without",
     )
-    .hint("cargo install --path . --features attestation   (needs a C compiler and cmake), or: gh attestation verify"))
+    .hint("cargo install --path . --features attestation   (or: gh attestation verify)"))
 }
 
 /// Verifies a bundle over `digest` and reads what it says.
@@ -71,10 +75,13 @@ fn check_signature(_bundle: &str, _manifest: crate::files::Sha256Digest) -> Resu
 /// `AttestationInvalid`: what neither of the two trust roots accepts.
 #[cfg(feature = "attestation")]
 pub fn check_signature(bundle: &str, digest: crate::files::Sha256Digest) -> Result<Signed> {
-    use sigstore_trust_root::{SIGSTORE_GITHUB_TRUSTED_ROOT, SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot};
+    use sigstore_verify::trust_root::{
+        SIGSTORE_GITHUB_TRUSTED_ROOT, SIGSTORE_PRODUCTION_TRUSTED_ROOT, TrustedRoot,
+    };
     use sigstore_verify::types::{Bundle, Sha256Hash, bundle::SignatureContent};
     use sigstore_verify::{VerificationPolicy, Verifier};
 
+    ring::install();
     let invalid = |what: String| Error::new(Code::AttestationInvalid, what);
     let parsed =
         Bundle::from_json(bundle).map_err(|error| invalid(format!("expected a Sigstore bundle: {error}")))?;
@@ -99,7 +106,7 @@ pub fn check_signature(bundle: &str, digest: crate::files::Sha256Digest) -> Resu
     for (root, policy, trust) in instances {
         let root = TrustedRoot::from_json(root).map_err(|error| invalid(error.to_string()))?;
         let verifier = Verifier::new(&root).map_err(|error| invalid(error.to_string()))?;
-        let result = match verifier.verify(&hash, &parsed, &policy) {
+        let result = match verifier.verify(hash, &parsed, &policy) {
             Ok(result) if result.certificate_verified() => result,
             Ok(_) => {
                 refused.push("a certificate that was not verified".to_owned());
@@ -149,39 +156,13 @@ pub fn check_signature(bundle: &str, digest: crate::files::Sha256Digest) -> Resu
 /// # Errors
 /// `AttestationInvalid`: the first thing that differs.
 pub fn compare(signed: &Signed, pack: &VerifiedPack, repository: &str) -> Result<Attested> {
-    let differs = |what: &str, expected: &str, found: &str| {
-        Err(Error::new(Code::AttestationInvalid, format!("expected {what} {expected}, found {found}")))
-    };
     let manifest = pack.manifest();
     let source = &manifest.source;
     let named = subjects(manifest, pack.manifest_sha256());
     if let Err((expected, found)) = same_subjects(&signed.statement, &named) {
-        return differs("the Statement's subjects to be", &expected, &found);
+        return Err(differs("the Statement's subjects to be", &expected, &found));
     }
-    let server = source.run_url.split_once(&format!("/{}/actions/", source.repository));
-    let server = server.map_or("https://github.com", |(server, _)| server);
-    let uri = format!("{server}/{repository}");
-    if !signed.repository.eq_ignore_ascii_case(&uri) {
-        return differs("the repository", &uri, &signed.repository);
-    }
-    if !source.repository.eq_ignore_ascii_case(repository) {
-        return differs("a pack of", repository, &source.repository);
-    }
-    let workflow = format!("{}/{}@", uri.to_ascii_lowercase(), source.workflow_path.to_ascii_lowercase());
-    if !signed.identity.to_ascii_lowercase().starts_with(&workflow) {
-        return differs("the workflow", &workflow, &signed.identity);
-    }
-    let invocation = format!("{}/attempts/{}", source.run_url, source.run_attempt);
-    for (what, expected, found) in [
-        ("the issuer", ISSUER, signed.issuer.as_str()),
-        ("the commit", &source.head_sha, &signed.commit),
-        ("the ref", &source.r#ref, &signed.r#ref),
-        ("the run", &invocation, &signed.invocation),
-    ] {
-        if expected != found {
-            return differs(what, expected, found);
-        }
-    }
+    compare_source(signed, source, repository)?;
     let mut not_established = vec![
         "that the machine was the one that its operators believe: the certificate names the kind of runner only".to_owned(),
     ];
@@ -195,10 +176,61 @@ pub fn compare(signed: &Signed, pack: &VerifiedPack, repository: &str) -> Result
         established: vec![
             format!("the manifest and all {} subjects are signed, and no others", named.len() - 1),
             signed.trust.clone(),
-            format!("signed by {} of {uri} at {}, in {invocation}", signed.identity, source.head_sha),
+            format!(
+                "signed by {} of {} at {}, in {}",
+                signed.identity,
+                repository_page(source, repository),
+                source.head_sha,
+                invocation(source)
+            ),
         ],
         not_established,
     })
+}
+
+/// Holds who signed against `source`, the run that is said to have done so, and against `repository`.
+///
+/// # Errors
+/// `AttestationInvalid`: the first thing that differs.
+pub fn compare_source(signed: &Signed, source: &SourceFacts, repository: &str) -> Result<()> {
+    let uri = repository_page(source, repository);
+    if !signed.repository.eq_ignore_ascii_case(&uri) {
+        return Err(differs("the repository", &uri, &signed.repository));
+    }
+    if !source.repository.eq_ignore_ascii_case(repository) {
+        return Err(differs("a pack of", repository, &source.repository));
+    }
+    let workflow = format!("{}/{}@", uri.to_ascii_lowercase(), source.workflow_path.to_ascii_lowercase());
+    if !signed.identity.to_ascii_lowercase().starts_with(&workflow) {
+        return Err(differs("the workflow", &workflow, &signed.identity));
+    }
+    for (what, expected, found) in [
+        ("the issuer", ISSUER, signed.issuer.as_str()),
+        ("the commit", &source.head_sha, &signed.commit),
+        ("the ref", &source.r#ref, &signed.r#ref),
+        ("the run", &invocation(source), &signed.invocation),
+    ] {
+        if expected != found {
+            return Err(differs(what, expected, found));
+        }
+    }
+    Ok(())
+}
+
+/// Page of `repository` on the server of the run.
+fn repository_page(source: &SourceFacts, repository: &str) -> String {
+    let server = source.run_url.split_once(&format!("/{}/actions/", source.repository));
+    let server = server.map_or("https://github.com", |(server, _)| server);
+    format!("{server}/{repository}")
+}
+
+/// Page of the run's attempt.
+fn invocation(source: &SourceFacts) -> String {
+    format!("{}/attempts/{}", source.run_url, source.run_attempt)
+}
+
+fn differs(what: &str, expected: &str, found: &str) -> Error {
+    Error::new(Code::AttestationInvalid, format!("expected {what} {expected}, found {found}"))
 }
 
 /// Exactly the same names with exactly the same digests.
@@ -232,5 +264,18 @@ fn same_subjects(statement: &[u8], named: &[Named]) -> Result<(), (String, Strin
             Err((told(Some(one)), told(found.iter().find(|(name, _)| *name == one.0))))
         }
         Some(one) => Err((told(expected.iter().find(|(name, _)| *name == one.0)), told(Some(one)))),
+    }
+}
+
+#[cfg(all(test, not(feature = "attestation")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_the_feature_says_how_to_get_it() {
+        let manifest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+        let error = check_signature("{}", manifest).unwrap_err();
+        assert_eq!(error.code(), Code::AttestationUnsupported);
+        assert!(error.advice().unwrap().contains("--features attestation"));
     }
 }

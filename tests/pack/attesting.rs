@@ -2,7 +2,7 @@
 
 use crate::fixture::{passed_root, provenance};
 use assay_gates::error::Code;
-use assay_gates::pack::attestation::{Signed, compare, verify_attestation};
+use assay_gates::pack::attestation::{Signed, compare};
 use assay_gates::pack::{self, VerifiedPack};
 
 fn verified() -> (tempfile::TempDir, VerifiedPack) {
@@ -74,64 +74,233 @@ fn every_claim_that_differs_is_refused() {
     assert!(error.message().contains("https://github.com/other/name"), "{error}");
 }
 
-#[cfg(not(feature = "attestation"))]
-#[test]
-fn a_build_without_the_feature_says_how_to_get_it() {
-    let (folder, pack) = verified();
-    let bundle = folder.path().join("bundle.json");
-    std::fs::write(&bundle, "{}").unwrap();
-    let error = verify_attestation(&pack, &bundle, "owner/name").unwrap_err();
-    assert_eq!(error.code(), Code::AttestationUnsupported);
-    assert!(error.advice().unwrap().contains("--features attestation"));
-}
-
-/// The crate's own sources hold bundles that real workflows made.
+/// The tests of `sigstore-verify` come with its source: among them, bundles that GitHub's jobs made. Cargo has checked its
+/// digest.
 #[cfg(feature = "attestation")]
-fn real_bundle(name: &str) -> String {
-    let output = std::process::Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--offline",
-            "--features",
-            "attestation",
-            "--manifest-path",
-        ])
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
-        .output()
-        .unwrap();
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let found = packages.iter().find(|one| one["name"] == "sigstore-verify").unwrap();
-    let manifest = std::path::Path::new(found["manifest_path"].as_str().unwrap());
-    std::fs::read_to_string(manifest.parent().unwrap().join("test_data/bundles").join(name)).unwrap()
-}
+mod real {
+    use super::verified;
+    use assay_gates::error::Code;
+    use assay_gates::files::Sha256Digest;
+    use assay_gates::pack::attestation::{check_signature, compare_source};
+    use assay_gates::pack::manifest::SourceFacts;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::{Value, json};
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
 
-#[cfg(feature = "attestation")]
-#[test]
-fn a_real_bundle_holds_over_its_own_file_and_over_no_other() {
-    use assay_gates::pack::attestation::check_signature;
-    let bundle = real_bundle("github-private-attestation.sigstore.json");
-    let covered = "sha256:827415b1df71c418ec467512c02a014b6ff3197f16ec723b8f624044ceff1dc0";
-    let signed = check_signature(&bundle, covered.parse().unwrap()).unwrap();
-    assert_eq!(signed.repository, "https://github.com/jdx/communique");
-    assert_eq!(signed.issuer, "https://token.actions.githubusercontent.com");
-    let other = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
-    assert_eq!(check_signature(&bundle, other).unwrap_err().code(), Code::AttestationInvalid);
-    let forged = bundle.replacen("\"payload\":\"", "\"payload\":\"e30", 1).replacen(
-        "\"payload\": \"",
-        "\"payload\": \"e30",
-        1,
-    );
-    assert_ne!(forged, bundle);
-    assert_eq!(
-        check_signature(&forged, covered.parse().unwrap()).unwrap_err().code(),
-        Code::AttestationInvalid
-    );
-    let (folder, pack) = verified();
-    let path = folder.path().join("bundle.json");
-    std::fs::write(&path, &bundle).unwrap();
-    let error = verify_attestation(&pack, &path, "owner/name").unwrap_err();
-    assert_eq!(error.code(), Code::AttestationInvalid, "a bundle over other files");
+    fn bundle(name: &str) -> String {
+        static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+        std::fs::read_to_string(FOLDER.get_or_init(sources).join("test_data/bundles").join(name)).unwrap()
+    }
+
+    /// Of `sigstore-verify`.
+    fn sources() -> PathBuf {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args(["metadata", "--format-version", "1", "--offline", "--locked", "--manifest-path"])
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"))
+            .output()
+            .unwrap();
+        let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let packages = metadata["packages"].as_array().unwrap();
+        let found = packages.iter().find(|one| one["name"] == "sigstore-verify").unwrap();
+        PathBuf::from(found["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned()
+    }
+
+    /// Made on 1 September 2025 by actions/attest@v1, in a job of prefix-dev/sigstore-example, over one Conda package:
+    /// <https://github.com/prefix-dev/sigstore-example/actions/runs/17377272645>.
+    fn attested() -> String {
+        bundle("conda-attestation.sigstore.json")
+    }
+
+    fn package() -> Sha256Digest {
+        "sha256:54303491a8418fbed24344b513546182c29b43bf282ceb433af65e2299f9271f".parse().unwrap()
+    }
+
+    /// What a pack of that run would say of itself.
+    fn source() -> SourceFacts {
+        SourceFacts {
+            repository: "prefix-dev/sigstore-example".into(),
+            head_sha: "193b5bd7d3985809503963ae400594ea16df31cf".into(),
+            r#ref: "refs/heads/main".into(),
+            workflow_name: "Package and sign".into(),
+            workflow_path: ".github/workflows/action.yaml".into(),
+            workflow_sha: "193b5bd7d3985809503963ae400594ea16df31cf".into(),
+            run_id: "17377272645".into(),
+            run_attempt: "1".into(),
+            run_url: "https://github.com/prefix-dev/sigstore-example/actions/runs/17377272645".into(),
+        }
+    }
+
+    /// Why a bundle is refused.
+    fn refusal(bundle: &str, digest: Sha256Digest) -> String {
+        let error = check_signature(bundle, digest).unwrap_err();
+        assert_eq!(error.code(), Code::AttestationInvalid);
+        error.message().to_owned()
+    }
+
+    fn edited(edit: impl FnOnce(&mut Value)) -> String {
+        let mut bundle: Value = serde_json::from_str(&attested()).unwrap();
+        edit(&mut bundle);
+        bundle.to_string()
+    }
+
+    /// One bit of what is in base64 at `pointer` the other way.
+    fn flipped(pointer: &str) -> String {
+        edited(|bundle| {
+            let place = bundle.pointer_mut(pointer).unwrap();
+            let mut bytes = STANDARD.decode(place.as_str().unwrap()).unwrap();
+            bytes[20] ^= 1;
+            *place = json!(STANDARD.encode(bytes));
+        })
+    }
+
+    /// `to` for the first `from` in what is in base64 at `pointer`.
+    fn replaced(pointer: &str, from: &str, to: &str) -> String {
+        assert_eq!(from.len(), to.len(), "lengths inside stay right");
+        edited(|bundle| {
+            let place = bundle.pointer_mut(pointer).unwrap();
+            let mut bytes = STANDARD.decode(place.as_str().unwrap()).unwrap();
+            let at = bytes.windows(from.len()).position(|part| part == from.as_bytes()).unwrap();
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+            *place = json!(STANDARD.encode(bytes));
+        })
+    }
+
+    fn without(pointer: &str, field: &str) -> String {
+        edited(|bundle| {
+            let place = bundle.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+            assert!(place.remove(field).is_some());
+        })
+    }
+
+    #[test]
+    fn a_bundle_that_github_attested_holds_to_the_end_and_says_whose_job_made_it() {
+        let signed = check_signature(&attested(), package()).unwrap();
+        compare_source(&signed, &source(), "prefix-dev/sigstore-example").unwrap();
+        assert_eq!(signed.issuer, "https://token.actions.githubusercontent.com");
+        assert_eq!(signed.repository, "https://github.com/prefix-dev/sigstore-example");
+        assert_eq!(signed.runner_environment, "github-hosted");
+        assert!(signed.trust.contains("public instance"), "{}", signed.trust);
+        let statement: Value = serde_json::from_slice(&signed.statement).unwrap();
+        assert_eq!(statement["subject"][0]["digest"]["sha256"], package().hex());
+    }
+
+    #[test]
+    fn a_real_bundle_of_another_repository_workflow_commit_or_run_is_refused() {
+        let signed = check_signature(&attested(), package()).unwrap();
+        let refused = |source: &SourceFacts, repository: &str, what: &str| {
+            let error = compare_source(&signed, source, repository).unwrap_err();
+            assert_eq!(error.code(), Code::AttestationInvalid);
+            assert!(error.message().contains(what), "{what}: {error}");
+        };
+        refused(&source(), "prefix-dev/sigstore", "https://github.com/prefix-dev/sigstore,");
+        let other = SourceFacts { repository: "evil/fork".into(), ..source() };
+        refused(&other, "prefix-dev/sigstore-example", "a pack of");
+        let other = SourceFacts { workflow_path: ".github/workflows/gates.yml".into(), ..source() };
+        refused(&other, "prefix-dev/sigstore-example", "the workflow");
+        let other = SourceFacts { head_sha: "0".repeat(40), ..source() };
+        refused(&other, "prefix-dev/sigstore-example", "the commit");
+        let other = SourceFacts { run_attempt: "2".into(), ..source() };
+        refused(&other, "prefix-dev/sigstore-example", "the run");
+    }
+
+    #[test]
+    fn a_real_bundle_that_was_touched_anywhere_is_refused_for_what_was_touched() {
+        let forged = format!("sha256:{}", "5".repeat(64)).parse().unwrap();
+        let entry = "/verificationMaterial/tlogEntries/0";
+        let at = |below: &str| format!("{entry}/{below}");
+        let cases = [
+            ("another file", attested(), forged, "does not match any subject"),
+            (
+                "the subject in the Statement",
+                replaced("/dsseEnvelope/payload", &package().hex(), &"5".repeat(64)),
+                forged,
+                "DSSE signature",
+            ),
+            (
+                "one letter of the Statement",
+                replaced("/dsseEnvelope/payload", "targetChannel", "targetChannem"),
+                package(),
+                "DSSE signature",
+            ),
+            ("the signature", flipped("/dsseEnvelope/signatures/0/sig"), package(), "DSSE signature"),
+            (
+                "the identity in the certificate",
+                replaced("/verificationMaterial/certificate/rawBytes", "prefix-dev", "prefix-dew"),
+                package(),
+                "certificate chain",
+            ),
+            ("the log entry", flipped(&at("canonicalizedBody")), package(), "SET verification failed"),
+            (
+                "the log's promise",
+                flipped(&at("inclusionPromise/signedEntryTimestamp")),
+                package(),
+                "SET verification failed",
+            ),
+            (
+                "the log's time",
+                edited(|bundle| {
+                    *bundle.pointer_mut(&at("integratedTime")).unwrap() = json!("1756728840");
+                }),
+                package(),
+                "SET verification failed",
+            ),
+            (
+                "the way to the log's root",
+                flipped(&at("inclusionProof/hashes/3")),
+                package(),
+                "inclusion proof verification failed",
+            ),
+            ("the log's root", flipped(&at("inclusionProof/rootHash")), package(), "root hash"),
+            (
+                "the log's signature of its root",
+                edited(|bundle| {
+                    let place = bundle.pointer_mut(&at("inclusionProof/checkpoint/envelope")).unwrap();
+                    *place = json!(place.as_str().unwrap().replace("wNI9ajBFAiBv", "wNI9ajBFAiBw"));
+                }),
+                package(),
+                "heckpoint",
+            ),
+            ("no way to the log's root", without(entry, "inclusionProof"), package(), "inclusion proof"),
+            ("no promise", without(entry, "inclusionPromise"), package(), "no verified timestamp"),
+            ("no log entry", without("/verificationMaterial", "tlogEntries"), package(), "inclusion proof"),
+        ];
+        for (what, bundle, digest, reason) in cases {
+            let found = refusal(&bundle, digest);
+            assert!(found.contains(reason), "{what}: {found}");
+        }
+    }
+
+    #[test]
+    fn a_release_that_github_itself_signed_is_no_jobs_attestation() {
+        let release = bundle("github-private-attestation.sigstore.json");
+        let file = "sha256:827415b1df71c418ec467512c02a014b6ff3197f16ec723b8f624044ceff1dc0".parse().unwrap();
+        // Certificate and timestamp lead to the root of GitHub's own instance, and still nobody's job made it.
+        let found = refusal(&release, file);
+        assert!(found.contains("issuer mismatch") && found.ends_with("got none"), "{found}");
+        let mut touched: Value = serde_json::from_str(&release).unwrap();
+        let place = touched
+            .pointer_mut(
+                "/verificationMaterial/timestampVerificationData/rfc3161Timestamps/0/signedTimestamp",
+            )
+            .unwrap();
+        let mut bytes = STANDARD.decode(place.as_str().unwrap()).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        *place = json!(STANDARD.encode(bytes));
+        let found = refusal(&touched.to_string(), file);
+        assert!(found.contains("imestamp") && !found.contains("issuer"), "{found}");
+    }
+
+    #[test]
+    fn a_real_bundle_over_other_files_does_not_vouch_for_a_pack() {
+        let (folder, _) = verified();
+        let path = folder.path().join("bundle.json");
+        std::fs::write(&path, attested()).unwrap();
+        let mut verify = assert_cmd::Command::cargo_bin("assay-gates").unwrap();
+        verify.arg("verify").arg(folder.path().join("pack")).arg("--attestation").arg(&path);
+        let done = verify.args(["--repo", "prefix-dev/sigstore-example"]).assert().code(14);
+        let said = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        assert!(said.contains("does not match any subject"), "{said}");
+    }
 }

@@ -96,3 +96,31 @@ fn dropping_a_run_kills_its_tree() {
     drop(running);
     assert!(!cgroup.exists());
 }
+
+#[test]
+fn nothing_of_a_program_runs_before_the_word_is_given() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let session =
+        assay_gates::host::session::Session::prepare(&bench.host, bench.gate("date +%s%N")).unwrap();
+    let cgroup = session.cgroup().path().to_owned();
+    let launching = session.launch().unwrap();
+    // Long enough for a launcher that doesn't wait to be through: building the sandbox takes 10 ms.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap(), "");
+    let word = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    let ended = launching.go().unwrap().wait().unwrap();
+    let said = std::fs::read_to_string(&ended.stdout.path).unwrap();
+    let began: u128 = said.trim().parse().unwrap();
+    assert!(began > word, "{began} is not after {word}");
+    ended.remove().unwrap();
+
+    let session =
+        assay_gates::host::session::Session::prepare(&bench.host, bench.gate("echo ran > /dev/shm/x"));
+    let session = session.unwrap();
+    let cgroup = session.cgroup().path().to_owned();
+    drop(session.launch().unwrap());
+    assert!(!cgroup.exists());
+}

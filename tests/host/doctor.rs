@@ -73,3 +73,38 @@ fn a_host_that_is_busy_or_asked_for_the_impossible_is_unfit() {
     assert!(check(&report, "measured-user")["found"].as_str().unwrap().contains("never runs as root"));
     assert_eq!(check(&report, "measurement")["status"], "FAIL");
 }
+
+/// A server that answers one request with a clock that is off by `seconds`.
+fn server_ahead(seconds: i64) -> String {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let _request = client.read(&mut [0; 4096]).unwrap();
+        let date = (chrono::Utc::now() + chrono::TimeDelta::seconds(seconds)).to_rfc2822();
+        let date = date.replace("+0000", "GMT");
+        let answer = format!("HTTP/1.1 200 OK\r\nDate: {date}\r\nContent-Length: 0\r\n\r\n");
+        client.write_all(answer.as_bytes()).unwrap();
+    });
+    url
+}
+
+#[test]
+fn a_clock_that_is_off_by_what_the_server_says_is_unfit() {
+    let home = tempfile::tempdir().unwrap();
+    for (ahead, status) in [(0, "PASS"), (3600, "FAIL"), (-3600, "FAIL")] {
+        let said = Command::new(env!("CARGO_BIN_EXE_assay-gates"))
+            .args(["doctor", "--gates-dir", "/nonexistent", "--format", "json"])
+            .env("ASSAY_GATES_STATE_DIR", home.path().join("state"))
+            .env("GITHUB_API_URL", server_ahead(ahead))
+            .output()
+            .unwrap();
+        let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        let clock = check(&report, "clock");
+        assert_eq!(clock["status"], status, "{clock}");
+        let found = clock["found"].as_str().unwrap();
+        let skew: i64 = found.split(' ').next().unwrap().parse().unwrap();
+        assert!((skew + ahead).abs() <= 3, "{found}");
+    }
+}

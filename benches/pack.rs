@@ -11,6 +11,9 @@
     reason = "a benchmark stops at the first surprise and prints"
 )]
 
+#[path = "../tests/support/answers.rs"]
+#[allow(dead_code, reason = "the server's; nothing asks it over REST here")]
+mod answers;
 #[path = "../tests/artifact/server.rs"]
 #[allow(dead_code, reason = "shared with the tests, which use more of it")]
 mod server;

@@ -77,6 +77,51 @@ fn a_job_gets_the_artifacts_id_address_and_digest_and_the_rest_api_confirms_them
     }
 }
 
+/// An upload with a REST token, where the REST API's first answer is this one.
+fn confirmed(token: &str, listed: Option<Fault>) -> (Output, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    pack(folder.path());
+    let server = Server::start(Kind::Github);
+    // Looked up, made, sent, listed, finalized, confirmed by the service: then comes REST.
+    if let Some(fault) = listed {
+        server.fault(6, fault);
+    }
+    let mut upload = command(&server, folder.path());
+    upload.env("GITHUB_TOKEN", token).args(["upload", "pack", "--format", "json"]);
+    (upload.output().unwrap(), server.steps())
+}
+
+#[test]
+fn an_artifact_that_the_rest_api_lists_with_other_bytes_fails_the_upload() {
+    let wrong = [
+        serde_json::json!({"id": 1, "size_in_bytes": 3}),
+        serde_json::json!({"id": 1, "digest": format!("sha256:{}", "0".repeat(64))}),
+    ];
+    for artifact in wrong {
+        let list = serde_json::json!({"total_count": 1, "artifacts": [crate::answers::answer("artifact", artifact)]});
+        crate::answers::check("/repos/owner/name/actions/runs/42/artifacts", 200, &list);
+        let (output, steps) = confirmed("rest-token", Some(Fault::Answer(200, "", list.to_string().leak())));
+        let (stdout, stderr) = text(&output);
+        assert!(steps[6].starts_with("GET /repos/"), "{steps:?}");
+        assert_eq!(output.status.code(), Some(14), "{stdout}{stderr}");
+        assert!(stderr.contains("error[AG806]"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_upload_stands_when_the_rest_api_says_nothing_of_it() {
+    let (output, steps) = confirmed("another-token", None);
+    let (stdout, stderr) = text(&output);
+    assert!(steps[6].starts_with("GET /repos/"), "{steps:?}");
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("not confirmed through the REST API") && stderr.contains("Bad credentials"),
+        "{stderr}"
+    );
+    let stored: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(stored["confirmed_by"], serde_json::json!(["service listing"]));
+}
+
 #[test]
 fn a_failed_upload_leaves_the_pack_says_how_to_try_again_and_exits_with_13() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,8 @@
 //! Uploads: against a recording server with faults, beside the official client, and to the server of nektos/act.
 
 mod act;
+#[path = "../support/answers.rs"]
+mod answers;
 mod command;
 mod faults;
 #[path = "support.rs"]

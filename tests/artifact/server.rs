@@ -1,8 +1,9 @@
 //! A recording stand-in for the results service, its blob store and the REST API, on 127.0.0.1, with faults on demand.
 //!
-//! It keeps every request as it arrived. Blocks are assembled by the block list, as Azure does, or appended as they come,
+//! What comes over REST is whole and valid by GitHub's own description. It keeps every request as it arrived. Blocks are assembled by the block list, as Azure does, or appended as they come,
 //! as nektos/act does; a client has to be right for both.
 
+use crate::answers;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -237,7 +238,7 @@ impl Server {
                     (200, serde_json::json!({"signedUrl": format!("{}/blob/{id}?sig={}", self.address, self.signature)}))
                 })
             }
-            "artifacts" => rest(&state, request),
+            _ if request.path.starts_with("/repos/") => rest(&state, request),
             _ if request.path.starts_with("/blob/") => return self.blob(&mut state, request, corrupt),
             _ => not_found(),
         };
@@ -362,28 +363,37 @@ fn delete(state: &mut State, body: &serde_json::Value) -> (u16, serde_json::Valu
 }
 
 fn rest(state: &State, request: &Recorded) -> (u16, serde_json::Value) {
-    if request.headers.get("authorization").map(String::as_str) != Some("Bearer rest-token") {
-        return (
-            401,
-            serde_json::json!({"message": "Bad credentials", "documentation_url": "https://docs.github.com"}),
-        );
-    }
-    let artifacts: Vec<_> = state
-        .blobs
-        .iter()
-        .filter(|blob| blob.finalized && request.query.contains(&format!("name={}", blob.name)))
-        .map(|blob| {
-            serde_json::json!({
-                "id": blob.id, "node_id": "x", "name": blob.name, "size_in_bytes": blob.length, "expired": false,
-                "url": "https://api.github.com/x", "archive_download_url": "https://api.github.com/x/zip",
-                "created_at": "2026-11-21T10:00:00Z", "updated_at": "2026-11-21T10:00:00Z",
-                "expires_at": "2027-02-19T10:00:00Z",
-                "digest": format!("sha256:{}", hex::encode(blob.hasher.clone().finalize())),
-                "workflow_run": null,
-            })
-        })
-        .collect();
-    (200, serde_json::json!({"total_count": artifacts.len(), "artifacts": artifacts}))
+    let usual = |status: u16, message: &str| {
+        let documentation = "https://docs.github.com/rest";
+        let status_text = status.to_string();
+        (
+            status,
+            serde_json::json!({"message": message, "documentation_url": documentation, "status": status_text}),
+        )
+    };
+    let (status, body) =
+        if request.headers.get("authorization").map(String::as_str) != Some("Bearer rest-token") {
+            usual(401, "Bad credentials")
+        } else if request.path != "/repos/owner/name/actions/runs/42/artifacts" {
+            usual(404, "Not Found")
+        } else {
+            let artifacts: Vec<_> = state
+                .blobs
+                .iter()
+                .filter(|blob| blob.finalized && request.query.contains(&format!("name={}", blob.name)))
+                .map(|blob| {
+                    let digest = format!("sha256:{}", hex::encode(blob.hasher.clone().finalize()));
+                    let given = serde_json::json!({
+                        "id": blob.id, "name": blob.name, "size_in_bytes": blob.length, "digest": digest,
+                        "expires_at": "2027-02-19T10:00:00Z",
+                    });
+                    answers::answer("artifact", given)
+                })
+                .collect();
+            (200, serde_json::json!({"total_count": artifacts.len(), "artifacts": artifacts}))
+        };
+    answers::check(&request.path, status, &body);
+    (status, body)
 }
 
 fn not_found() -> (u16, serde_json::Value) {

@@ -1,6 +1,6 @@
 //! A GitHub of one repository, `o/r`, on loopback: what a situation says, and 404 for the rest.
 
-use super::answers::answer;
+use super::answers::{answer, check};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -117,20 +117,22 @@ pub fn job_id(run: u64, at: usize) -> u64 {
     run * 10 + at as u64
 }
 
-async fn get(server: &MockServer, route: &str, answer: ResponseTemplate) {
-    Mock::given(method("GET"))
-        .and(path(format!("/repos/o/r{route}")))
-        .respond_with(answer)
-        .mount(server)
-        .await;
+/// Status and body.
+type Answer = (u16, Value);
+
+async fn get(server: &MockServer, route: &str, (status, body): Answer) {
+    let at = format!("/repos/o/r{route}");
+    check(&at, status, &body);
+    let answer = ResponseTemplate::new(status).set_body_json(body);
+    Mock::given(method("GET")).and(path(at)).respond_with(answer).mount(server).await;
 }
 
-fn json_answer(value: &Value) -> ResponseTemplate {
-    ResponseTemplate::new(200).set_body_json(value)
+fn json_answer(value: &Value) -> Answer {
+    (200, value.clone())
 }
 
-fn no(status: u16, message: &str) -> ResponseTemplate {
-    ResponseTemplate::new(status).set_body_json(json!({"message": message}))
+fn no(status: u16, message: &str) -> Answer {
+    (status, json!({"message": message}))
 }
 
 /// Mounts everything about one run. Logs and packs come by redirect, as GitHub gives them.
@@ -184,8 +186,10 @@ pub async fn mount_run(server: &MockServer, id: u64, run: &RunOf) {
 async fn blob(server: &MockServer, route: &str, bytes: Vec<u8>) {
     let at = format!("/blob{route}");
     let elsewhere = server.uri().replace("127.0.0.1", "localhost");
-    get(server, route, ResponseTemplate::new(302).insert_header("location", format!("{elsewhere}{at}")))
-        .await;
+    let from = format!("/repos/o/r{route}");
+    check(&from, 302, &Value::Null);
+    let redirect = ResponseTemplate::new(302).insert_header("location", format!("{elsewhere}{at}"));
+    Mock::given(method("GET")).and(path(from)).respond_with(redirect).mount(server).await;
     Mock::given(method("GET"))
         .and(path(at))
         .respond_with(move |request: &wiremock::Request| {
@@ -200,8 +204,12 @@ async fn blob(server: &MockServer, route: &str, bytes: Vec<u8>) {
 
 /// Mounts the list of runs, by status.
 pub async fn mount_lists(server: &MockServer, completed: &[Value], green: &[Value]) {
-    let list = |runs: &[Value]| json_answer(&json!({"total_count": runs.len(), "workflow_runs": runs}));
     let route = "/repos/o/r/actions/workflows/gates.yml/runs";
+    let list = |runs: &[Value]| {
+        let body = json!({"total_count": runs.len(), "workflow_runs": runs});
+        check(route, 200, &body);
+        ResponseTemplate::new(200).set_body_json(body)
+    };
     Mock::given(method("GET"))
         .and(path(route))
         .and(query_param("status", "success"))

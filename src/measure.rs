@@ -53,6 +53,8 @@ pub struct Measurement {
     pub hide: Vec<PathBuf>,
     /// The tree is killed after this long.
     pub timeout: Option<Duration>,
+    /// Bytes of the ring between kernel and reader; [`RING_BYTES`](crate::capture::RING_BYTES) but on small hosts.
+    pub ring_bytes: u32,
     /// SDK events are expected, and where the program writes them.
     pub sdk_log: Option<LogPlace>,
     /// Policy decisions are expected, and where they are written.
@@ -143,8 +145,8 @@ pub fn measure(
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
     let launching = session.launch()?;
-    let mut recorder =
-        Recorder::arm_with(&ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()), programs.take())?;
+    let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
+    let mut recorder = Recorder::arm_with(&options, programs.take())?;
     recorder.begin()?;
     let calls = decisions.as_ref().map(|_| {
         CallServer::start(CallConfig {

@@ -25,3 +25,6 @@ pub use recording::{
     CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording, Summary,
 };
 pub use spool::Budget;
+
+/// Bytes of the ring between kernel and reader, unless another size is asked for.
+pub const RING_BYTES: u32 = 64 << 20;

@@ -102,6 +102,7 @@ mod imp {
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod imp {
     use super::Init;
+    use crate::capture::RING_BYTES;
     use crate::error::{Code, Error, Exit, Result};
     use crate::evidence::{Archive, ToolEffects, strict};
     use crate::files::write_atomic;
@@ -109,7 +110,7 @@ mod imp {
     use crate::host::{FIXTURE, WORK};
     use crate::judge::diff::Baseline;
     use crate::report;
-    use crate::run::{KernelMeasure, Measure, propose};
+    use crate::run::{KernelMeasure, Measure, Wanted, propose};
     use std::path::Path;
 
     pub(super) fn run(init: &Init) -> Result<Exit> {
@@ -164,8 +165,15 @@ mod imp {
         let selection = Selection { gates: vec![entry.clone()], added: Vec::new() };
         let out =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
-        let mut measure =
-            KernelMeasure::prepare(&selection, init.user.as_deref(), false, vec![out.path().to_owned()])?;
+        let mut measure = KernelMeasure::prepare(
+            &selection,
+            &Wanted {
+                user: init.user.as_deref(),
+                install: false,
+                hide: vec![out.path().to_owned()],
+                ring_bytes: RING_BYTES,
+            },
+        )?;
         let run = measure.measure(&entry, 1, out.path())?;
         let shown = |name: &str| {
             let bytes = std::fs::read(out.path().join(name)).unwrap_or_default();

@@ -145,6 +145,11 @@ fn built_without_capture() -> crate::error::Error {
         .hint("on Linux: cargo build --release --features capture")
 }
 
+/// Sizes of the ring that the kernel takes: one page to a GiB.
+fn ring_bytes() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(4096..=1 << 30)
+}
+
 /// One line; verbose, what the binary was built from too.
 fn version(verbose: bool) -> String {
     let mut text = format!("assay-gates {}\n", env!("CARGO_PKG_VERSION"));

@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// Kill the command after this long: 90, 90s, 500ms, 5m, 1h.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
+    /// Bytes of the ring between kernel and reader; rounded up to a power of two. Too few, and records are lost.
+    #[arg(long, value_name = "BYTES", default_value_t = crate::capture::RING_BYTES, value_parser = super::ring_bytes())]
+    ring_bytes: u32,
     /// Folder for everything beyond the archive: every effect, the proof of completeness, the output.
     #[arg(long, value_name = "DIR")]
     effects: Option<PathBuf>,
@@ -217,6 +220,7 @@ mod imp {
             place: Place::Host { cwd },
             hide: Vec::new(),
             timeout: args.timeout,
+            ring_bytes: args.ring_bytes,
             sdk_log: args.sdk_event_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             decision_log: args.policy_decision_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             archive,

@@ -60,6 +60,10 @@ pub struct Args {
     /// Write baseline.json of each gate that passes, for the repository to keep.
     #[arg(long)]
     update_baseline: bool,
+    /// Bytes of the ring between kernel and reader; less on a host with little memory, and records may be lost, which
+    /// fails the run. Rounded up to a power of two; it stands in each run's capture_proof.json.
+    #[arg(long, value_name = "BYTES", default_value_t = crate::capture::RING_BYTES, value_parser = super::ring_bytes())]
+    ring_bytes: u32,
     /// Don't build a proof pack at the end.
     #[arg(long)]
     no_pack: bool,

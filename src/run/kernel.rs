@@ -25,6 +25,7 @@ pub struct KernelMeasure {
     key: RedactionKey,
     user: MeasuredUser,
     hide: Vec<PathBuf>,
+    ring_bytes: u32,
     /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
     programs: Option<Loaded>,
     doctor: Report,
@@ -32,22 +33,29 @@ pub struct KernelMeasure {
     ready: BTreeMap<String, BTreeMap<String, Interpreter>>,
 }
 
+/// How an invocation measures.
+#[derive(Clone, Debug)]
+pub struct Wanted<'a> {
+    /// The measured user, when one is named.
+    pub user: Option<&'a str>,
+    /// Put in place what the fixtures need.
+    pub install: bool,
+    /// Folders that no measured program may see.
+    pub hide: Vec<PathBuf>,
+    /// Bytes of the ring between kernel and reader.
+    pub ring_bytes: u32,
+}
+
 impl KernelMeasure {
     /// Finds out all that can be found out before the first run: the redaction key, the user, the host's lock; and
-    /// with `install` puts in place what the fixtures need. `hide` are folders that no measured program may see.
+    /// puts in place what the fixtures need, when that is wanted.
     ///
     /// # Errors
     /// `NotRoot`, `HostBusy`; what the key, the user or an installation fails with.
-    pub fn prepare(
-        selection: &Selection,
-        user: Option<&str>,
-        install: bool,
-        hide: Vec<PathBuf>,
-    ) -> Result<Self> {
+    pub fn prepare(selection: &Selection, wanted: &Wanted) -> Result<Self> {
         let key = RedactionKey::discover()?;
-        let wanted_user = user;
-        let user = MeasuredUser::choose(user, std::env::var("SUDO_UID").ok().as_deref())?;
-        if install {
+        let user = MeasuredUser::choose(wanted.user, std::env::var("SUDO_UID").ok().as_deref())?;
+        if wanted.install {
             for command in dependencies::install_plan(&selection.gates)? {
                 crate::report::diagnostic(&format!("installing: {}", command.shown()));
                 command.run()?;
@@ -55,20 +63,61 @@ impl KernelMeasure {
         }
         let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
         let host = Host::enter(&names.join(","))?;
-        let mut programs = Some(Loaded::start());
+        let mut programs = Some(Loaded::start(wanted.ring_bytes));
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
         let doctor = preflight(
-            Options { user: wanted_user, online: false, ..Options::default() },
+            Options { user: wanted.user, online: false, ..Options::default() },
             &host,
             &mut programs,
         )?;
-        Ok(Self { host, key, user, hide, programs, doctor, ready: BTreeMap::new() })
+        let (hide, ring_bytes) = (wanted.hide.clone(), wanted.ring_bytes);
+        Ok(Self { host, key, user, hide, ring_bytes, programs, doctor, ready: BTreeMap::new() })
     }
 
     /// What was found of the host before the first run.
     #[must_use]
     pub fn doctor(&self) -> &Report {
         &self.doctor
+    }
+
+    /// What a gate's definition asks for, as one measurement.
+    fn measurement(
+        &self,
+        gate: &Entry,
+        interpreters: &BTreeMap<String, Interpreter>,
+        out: &Path,
+    ) -> Result<Measurement> {
+        let definition = &gate.definition;
+        let argv = dependencies::expand(&definition.command, interpreters, Path::new(FIXTURE))?;
+        let (environment, added) = environment(definition);
+        let log = |presence| (presence == Presence::Required).then_some(LogPlace::Sandbox);
+        Ok(Measurement {
+            run_id: definition.run_id.clone(),
+            agent_shim: definition.agent_shim.name().to_owned(),
+            argv: argv.into_iter().map(OsString::from).collect(),
+            environment,
+            added,
+            user: self.user.clone(),
+            network: Network::None,
+            place: Place::Gate {
+                fixture: gate.fixture(),
+                seed: definition
+                    .seed
+                    .iter()
+                    .map(|(name, text)| (PathBuf::from(name), text.clone().into_bytes()))
+                    .collect(),
+            },
+            hide: self.hide.clone(),
+            timeout: Some(Duration::from_secs(definition.timeout_seconds)),
+            ring_bytes: self.ring_bytes,
+            sdk_log: log(definition.layers.sdk),
+            decision_log: log(definition.layers.policy),
+            archive: out.join(&definition.archive),
+            details: Some(out.to_path_buf()),
+            extract: Some(out.join("extract")),
+            output: out.to_path_buf(),
+            binary: crate::host::session::own_binary(),
+        })
     }
 }
 
@@ -80,7 +129,7 @@ impl Measure for KernelMeasure {
             Some(ready) => ready,
             None => dependencies::inspect(gate)?.ready()?,
         };
-        let wanted = measurement(gate, &interpreters, &self.user, &self.hide, out)?;
+        let wanted = self.measurement(gate, &interpreters, out)?;
         self.ready.insert(definition.id.clone(), interpreters);
         let measured = measure(&self.host, &wanted, &self.key, &mut self.programs)?;
         let (effects, without_archive) = match &measured.written {
@@ -101,46 +150,6 @@ impl Measure for KernelMeasure {
 
 fn reason(error: &Error) -> String {
     format!("{}: {error}", error.code().name())
-}
-
-/// What a gate's definition asks for, as one measurement.
-fn measurement(
-    gate: &Entry,
-    interpreters: &BTreeMap<String, Interpreter>,
-    user: &MeasuredUser,
-    hide: &[PathBuf],
-    out: &Path,
-) -> Result<Measurement> {
-    let definition = &gate.definition;
-    let argv = dependencies::expand(&definition.command, interpreters, Path::new(FIXTURE))?;
-    let (environment, added) = environment(definition);
-    let log = |presence| (presence == Presence::Required).then_some(LogPlace::Sandbox);
-    Ok(Measurement {
-        run_id: definition.run_id.clone(),
-        agent_shim: definition.agent_shim.name().to_owned(),
-        argv: argv.into_iter().map(OsString::from).collect(),
-        environment,
-        added,
-        user: user.clone(),
-        network: Network::None,
-        place: Place::Gate {
-            fixture: gate.fixture(),
-            seed: definition
-                .seed
-                .iter()
-                .map(|(name, text)| (PathBuf::from(name), text.clone().into_bytes()))
-                .collect(),
-        },
-        hide: hide.to_vec(),
-        timeout: Some(Duration::from_secs(definition.timeout_seconds)),
-        sdk_log: log(definition.layers.sdk),
-        decision_log: log(definition.layers.policy),
-        archive: out.join(&definition.archive),
-        details: Some(out.to_path_buf()),
-        extract: Some(out.join("extract")),
-        output: out.to_path_buf(),
-        binary: crate::host::session::own_binary(),
-    })
 }
 
 /// A gate gets only what its definition lists, beside what every gate gets.

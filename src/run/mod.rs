@@ -14,7 +14,7 @@ mod tests;
 
 pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
-pub use kernel::KernelMeasure;
+pub use kernel::{KernelMeasure, Wanted};
 pub use readback::run_evidence;
 pub use root::{HostFacts, ProofRoot, RunRecord};
 pub use source::{Source, WorkflowRun};

@@ -21,22 +21,27 @@ pub struct RunLosses {
     pub run: u32,
     /// Name to value, in the order of [`ROWS`]; absent is unknown.
     pub rows: BTreeMap<String, String>,
-    /// Hook to `emitted/dropped`.
+    /// Hook to `emitted/refused`, of the hooks that recorded anything; empty is unknown.
     pub hooks: BTreeMap<String, String>,
+    /// CPU to the records that the ring refused there; empty is unknown.
+    pub cpus: BTreeMap<u32, u64>,
+    /// Bytes that waited in the ring: the width of a slot of time, then the most of each slot.
+    pub backlog: Option<String>,
     /// What produced most records, with its count.
     pub producers: Vec<(String, u64)>,
 }
 
 /// What is shown of every run: its name, and where it stands.
-pub const ROWS: [(&str, Source); 12] = [
+pub const ROWS: [(&str, Source); 13] = [
+    ("kernel: size of the ring, bytes", Source::Environment("ring.bytes")),
     ("kernel: records refused by the ring", Source::Seen("nothing_dropped")),
     ("kernel: programs skipped by the kernel", Source::Seen("no_recursion_misses")),
-    ("kernel: losses per CPU", Source::Environment("drops.cpu")),
-    ("reader: emitted", Source::Expected("emitted_equals_read")),
+    ("reader: emitted by the kernel", Source::Expected("emitted_equals_read")),
     ("reader: read", Source::Seen("emitted_equals_read")),
-    ("reader: ring drained up to", Source::Seen("ring_drained")),
-    ("reader: largest backlog", Source::Environment("ring.")),
-    ("reader: largest lag", Source::Environment("reader.")),
+    ("reader: bytes put into the ring", Source::Expected("ring_drained")),
+    ("reader: bytes taken out of it", Source::Seen("ring_drained")),
+    ("reader: largest backlog, bytes", Source::Environment("ring.max_backlog_bytes")),
+    ("reader: longest without a look, ms", Source::Environment("reader.max_lag_ms")),
     ("spool: kept", Source::Seen("read_equals_kept")),
     ("filter: kept as evidence", Source::Filter("kept")),
     ("filter: telemetry (not lost; in effects.ndjson)", Source::Filter("filtered")),
@@ -50,7 +55,7 @@ pub enum Source {
     Seen(&'static str),
     /// `expected` of an invariant.
     Expected(&'static str),
-    /// Every entry of the proof's environment that begins so.
+    /// An entry of the proof's environment.
     Environment(&'static str),
     /// A count of filter.json.
     Filter(&'static str),
@@ -89,38 +94,28 @@ fn one(tree: &mut Tree, gate: String, run: u32, folder: &str) -> RunLosses {
             Source::Filter(key) => {
                 filter.as_ref().and_then(|filter| filter.get(key)).map(ToString::to_string)
             }
-            Source::Environment(start) => proof.as_ref().and_then(|proof| environment(proof, start)),
+            Source::Environment(key) => proof.as_ref().and_then(|proof| proof.environment.get(key).cloned()),
         };
         if let Some(value) = value {
             losses.rows.insert(name.to_owned(), value);
         }
     }
-    if let Some(health) = read(tree, "extract/observation-health.json") {
-        losses.hooks = hooks(&String::from_utf8_lossy(&health));
+    if let Some(proof) = &proof {
+        let starting = |start| {
+            let all = proof.environment.iter();
+            all.filter_map(move |(key, value)| Some((key.strip_prefix(start)?, value)))
+        };
+        losses.hooks = starting("records.")
+            .filter(|(_, counts)| *counts != "0/0")
+            .map(|(hook, counts)| (hook.to_owned(), counts.clone()))
+            .collect();
+        losses.cpus = starting("drops.cpu")
+            .filter_map(|(cpu, refused)| Some((cpu.parse().ok()?, refused.parse().ok()?)))
+            .collect();
+        losses.backlog = proof.environment.get("ring.backlog_over_time").cloned();
     }
     losses.producers = producers(tree, &format!("{folder}effects.ndjson"));
     losses
-}
-
-fn environment(proof: &CaptureProof, start: &str) -> Option<String> {
-    let found = proof.environment.iter().filter(|(key, _)| key.starts_with(start));
-    let all: Vec<(&str, &str)> = found.map(|(key, value)| (&key[start.len()..], value.as_str())).collect();
-    match all.as_slice() {
-        [] => None,
-        [(_, value)] => Some((*value).to_owned()),
-        many => {
-            Some(many.iter().map(|(name, value)| format!("{name}:{value}")).collect::<Vec<_>>().join(" "))
-        }
-    }
-}
-
-/// `tracepoint_hooks=openat:e/d openat2:e/d …` of the health's note; only written when something was lost.
-fn hooks(health: &str) -> BTreeMap<String, String> {
-    let Some((_, rest)) = health.split_once("tracepoint_hooks=") else { return BTreeMap::new() };
-    rest.split([' ', '"'])
-        .map_while(|word| word.split_once(':').filter(|(_, counts)| counts.contains('/')))
-        .map(|(hook, counts)| (hook.to_owned(), counts.to_owned()))
-        .collect()
 }
 
 fn producers(tree: &mut Tree, name: &str) -> Vec<(String, u64)> {
@@ -173,17 +168,33 @@ pub fn drops_view(runs: &[RunLosses], green: Option<&[RunLosses]>) -> String {
             out.push_str(&format!("{line} {green:>20}\n"));
         }
         for run in here {
-            let hooks = run.hooks.iter().map(|(hook, counts)| format!("{hook} {counts}")).collect::<Vec<_>>();
-            let hooks = if hooks.is_empty() {
-                "unknown (recorded only with losses)".to_owned()
-            } else {
-                hooks.join(", ")
-            };
-            out.push_str(&format!("  run {}: per hook, emitted/dropped: {hooks}\n", run.run));
-            for (what, count) in &run.producers {
-                out.push_str(&format!("    {count:>8} × {what}\n"));
-            }
+            out.push_str(&beneath(run));
         }
+    }
+    out
+}
+
+/// What of a run does not fit into a column.
+fn beneath(run: &RunLosses) -> String {
+    let known = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
+    let hooks: Vec<String> = run.hooks.iter().map(|(hook, counts)| format!("{hook} {counts}")).collect();
+    let refusing: Vec<String> = run
+        .cpus
+        .iter()
+        .filter(|(_, refused)| **refused > 0)
+        .map(|(cpu, refused)| format!("cpu{cpu} {refused}"))
+        .collect();
+    let cpus = match (run.cpus.len(), refusing.is_empty()) {
+        (0, _) => String::new(),
+        (count, true) => format!("none on any of {count}"),
+        (_, false) => refusing.join(", "),
+    };
+    let backlog = run.backlog.clone().unwrap_or_default();
+    let mut out = format!("  run {}: per hook, emitted/refused: {}\n", run.run, known(hooks.join(", ")));
+    out.push_str(&format!("    per CPU, refused: {}\n", known(cpus)));
+    out.push_str(&format!("    backlog over time, bytes by slots of {}\n", known(backlog)));
+    for (what, count) in &run.producers {
+        out.push_str(&format!("    {count:>8} × {what}\n"));
     }
     out
 }
@@ -191,14 +202,6 @@ pub fn drops_view(runs: &[RunLosses], green: Option<&[RunLosses]>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hooks_come_from_the_note_that_losses_leave() {
-        let note = r#"{"notes":["s2: drop_breakdown=tracepoint:3 tracepoint_hooks=openat:9/3 connect:1/0 filtered_loader_events=2"]}"#;
-        let found = hooks(note);
-        assert_eq!(found.get("openat").map(String::as_str), Some("9/3"));
-        assert_eq!(found.len(), 2);
-    }
 
     #[test]
     fn what_is_not_recorded_reads_unknown() {

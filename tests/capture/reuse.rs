@@ -2,7 +2,7 @@
 
 use crate::session::{Session, complete, lines, outcome};
 use crate::support;
-use assay_gates::capture::{Invariant, Loaded, Recorder, Recording};
+use assay_gates::capture::{Invariant, Loaded, RING_BYTES, Recorder, Recording};
 use std::process::{Command, Stdio};
 
 /// One session with programs of an earlier one, or with new ones.
@@ -35,7 +35,7 @@ fn a_session_says_the_same_whether_its_programs_are_new_or_have_served_others() 
     let (alone, _, place) = session(None, script);
     let alone = said(&alone, &place);
     let busy = "for i in 1 2 3 4 5 6 7 8 9; do (cat /etc/passwd > x$i) & done; wait";
-    let (first, loaded, _) = session(Some(Loaded::start()), busy);
+    let (first, loaded, _) = session(Some(Loaded::start(RING_BYTES)), busy);
     assert!(first.summary.proof.complete, "{:?}", first.summary.proof.reasons);
     let (second, loaded, place) = session(Some(loaded.expect("they can serve again")), script);
     assert_eq!(said(&second, &place), alone);

@@ -1,16 +1,9 @@
 //! Gates broken on purpose, measured on the real kernel, then triaged as a maintainer would.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 use super::situations::command;
+use super::support;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::time::{Duration, Instant};
-
-/// A host measures one run at a time; so do the tests here.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A gate of one shell script. `expect` is what it declares beyond exit code 0.
 fn gate(root: &Path, script: &str, timeout: u32, expect: &str) -> PathBuf {
@@ -30,36 +23,32 @@ fn gate(root: &Path, script: &str, timeout: u32, expect: &str) -> PathBuf {
     root.join("gates")
 }
 
-/// Measures the gate; gives the exit code and the proof root.
-fn measured(root: &Path, script: &str, timeout: u32, expect: &str) -> (i32, PathBuf) {
-    let gates = gate(root, script, timeout, expect);
+/// Measures gates as a user would; gives the exit code and the proof root.
+pub fn run(root: &Path, gates_dir: &Path, gates: &str, more: &[&str]) -> (i32, PathBuf) {
     let proof = root.join("proof");
-    let arguments = [
-        "run",
-        "--gate",
-        "broken",
-        "--gates-dir",
-        gates.to_str().unwrap(),
-        "--root",
-        proof.to_str().unwrap(),
-        "--no-pack",
-        "--runs",
-        "2",
-    ];
-    let begun = Instant::now();
-    loop {
-        let (exit, _, err) = command(&arguments, root);
-        // Another test binary may hold the host for a moment.
-        if err.contains("error[AG204]") && begun.elapsed() < Duration::from_secs(120) {
-            std::thread::sleep(Duration::from_millis(200));
-            continue;
-        }
-        assert!(proof.join("gates/broken/status.txt").is_file(), "{err}");
-        return (exit, proof);
-    }
+    let mut arguments =
+        vec!["run", "--gates", gates, "--gates-dir", gates_dir.to_str().unwrap(), "--no-pack"];
+    arguments.extend(["--root", proof.to_str().unwrap()].iter().chain(more));
+    // A lock of its own: other tests measure at the same time.
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_assay-gates"))
+        .args(arguments)
+        .current_dir(root)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", root)
+        .env("ASSAY_GATES_STATE_DIR", root.join("state"))
+        .output()
+        .unwrap();
+    assert!(proof.join("gates").is_dir(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code().unwrap_or(-1), proof)
 }
 
-fn triaged(target: &Path) -> Value {
+fn measured(root: &Path, script: &str, timeout: u32, expect: &str) -> (i32, PathBuf) {
+    let gates = gate(root, script, timeout, expect);
+    run(root, &gates, "broken", &["--runs", "2"])
+}
+
+pub fn triaged(target: &Path) -> Value {
     let (exit, out, err) =
         command(&["triage", target.to_str().unwrap(), "--format", "json"], target.parent().unwrap());
     assert_eq!(exit, 0, "{err}");
@@ -67,10 +56,20 @@ fn triaged(target: &Path) -> Value {
 }
 
 fn class_of(script: &str, timeout: u32, expect: &str) -> (i32, Value) {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (exit, proof) = measured(folder.path(), script, timeout, expect);
     (exit, triaged(&proof))
+}
+
+/// A pack of a proof root, as a zip.
+pub fn packed(proof: &Path) -> PathBuf {
+    let (folder, zip) = (proof.with_extension("pack"), proof.with_extension("zip"));
+    let paths = [proof, &folder, &zip].map(|path| path.to_str().unwrap().to_owned());
+    let [root, out, zip] = &paths;
+    let (exit, _, err) =
+        command(&["pack", "--root", root, "--out", out, "--zip", zip], proof.parent().unwrap());
+    assert_eq!(exit, 0, "{err}");
+    zip.into()
 }
 
 #[test]
@@ -133,7 +132,6 @@ fn a_root_that_passed_is_green_until_a_byte_of_its_evidence_changes() {
     if !support::need_root() {
         return;
     }
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let folder = tempfile::tempdir().unwrap();
     let (exit, proof) = measured(folder.path(), "echo a > a.txt", 60, "  work_paths: [a.txt]\n");
     let found = triaged(&proof);

@@ -51,6 +51,9 @@ pub struct RunOf {
     /// Files of the pack; absent: no artifact; one file named `expired`: an expired artifact.
     #[serde(default)]
     pub pack: Option<BTreeMap<String, String>>,
+    /// The pack as a zip, when it was really built.
+    #[serde(skip)]
+    pub pack_zip: Option<Vec<u8>>,
     /// 403 for everything but the run and its jobs.
     #[serde(default)]
     pub forbidden: bool,
@@ -167,18 +170,15 @@ pub async fn mount_run(server: &MockServer, id: u64, run: &RunOf) {
     if let Some(files) = &run.logs {
         blob(server, &format!("/actions/runs/{id}/attempts/{attempt}/logs"), zip_of(files)).await;
     }
-    let artifacts: Vec<Value> = run
-        .pack
-        .iter()
-        .map(|pack| {
-            let name = format!("assay-runner-delegated-proof-pack-{id}");
-            answer("artifact", json!({"id": id, "name": name, "expired": pack.contains_key("expired")}))
-        })
-        .collect();
+    let expired = run.pack.as_ref().is_some_and(|pack| pack.contains_key("expired"));
+    let pack = run.pack_zip.clone().or_else(|| run.pack.as_ref().map(zip_of));
+    let name = format!("assay-runner-delegated-proof-pack-{id}");
+    let artifact = answer("artifact", json!({"id": id, "name": name, "expired": expired}));
+    let artifacts: Vec<Value> = pack.iter().map(|_| artifact.clone()).collect();
     let list = json!({"total_count": artifacts.len(), "artifacts": artifacts});
     get(server, &format!("/actions/runs/{id}/artifacts"), json_answer(&list)).await;
-    if let Some(pack) = run.pack.as_ref().filter(|pack| !pack.contains_key("expired")) {
-        blob(server, &format!("/actions/artifacts/{id}/zip"), zip_of(pack)).await;
+    if let Some(pack) = pack.filter(|_| !expired) {
+        blob(server, &format!("/actions/artifacts/{id}/zip"), pack).await;
     }
 }
 

@@ -5,5 +5,6 @@ mod facts;
 mod load;
 mod recorder;
 mod ring;
+mod series;
 
 pub use recorder::{ArmOptions, Loaded, Recorder, Sabotage};

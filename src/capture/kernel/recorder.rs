@@ -8,7 +8,7 @@ use crate::capture::ledger::Ledger;
 use crate::capture::proof::{self, Seen};
 use crate::capture::recording::Recording;
 use crate::capture::spool::{Budget, Spool};
-use crate::capture::{CallWindow, Outcome, object};
+use crate::capture::{CallWindow, Outcome, RING_BYTES, object, raw};
 use crate::error::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::os::fd::AsFd;
@@ -28,7 +28,7 @@ pub struct ArmOptions {
     pub cgroup: PathBuf,
     /// A private folder (mode 0700) of the driver, where records wait unnamed.
     pub spool: PathBuf,
-    /// Size of the ring; rounded up to a power of two. Default 64 MiB.
+    /// Size of the ring; rounded up to a power of two. [`RING_BYTES`] by default.
     pub ring_bytes: u32,
     /// Records and bytes kept; more is counted, not kept, and makes the run incomplete. Default 20 million and 8 GiB.
     pub budget: Budget,
@@ -57,7 +57,7 @@ impl ArmOptions {
             run_id: run_id.into(),
             cgroup: cgroup.into(),
             spool: spool.into(),
-            ring_bytes: 64 << 20,
+            ring_bytes: RING_BYTES,
             budget: Budget { records: 20_000_000, bytes: 8 << 30 },
             sabotage: Sabotage::default(),
         }
@@ -78,12 +78,18 @@ enum State {
 }
 
 impl Loaded {
-    /// Begins for the ring of default size.
+    /// Begins, for a ring of this size.
     #[must_use]
-    pub fn start() -> Self {
-        let ring_bytes = ArmOptions::new("", "", "").ring_bytes;
+    pub fn start(ring_bytes: u32) -> Self {
+        let ring_bytes = ring_size(ring_bytes);
         let loading = std::thread::spawn(move || Verified::load(ring_bytes, &Sabotage::default()));
         Self { ring_bytes, state: State::Loading(loading) }
+    }
+
+    /// Size of their ring.
+    #[must_use]
+    pub fn ring_bytes(&self) -> u32 {
+        self.ring_bytes
     }
 
     fn take(self) -> Result<Verified> {
@@ -100,6 +106,11 @@ impl std::fmt::Debug for Loaded {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Loaded").field("ring_bytes", &self.ring_bytes).finish_non_exhaustive()
     }
+}
+
+/// What the kernel takes as the size of a ring: a power of two, at least a page.
+fn ring_size(wanted: u32) -> u32 {
+    wanted.clamp(4096, 1 << 30).next_power_of_two()
 }
 
 /// An armed capture. Dropping it detaches the programs.
@@ -130,7 +141,7 @@ impl Recorder {
         facts::check_host()?;
         let cgroup = SessionCgroup::open(&options.cgroup)?;
         let spool = Spool::create(&options.spool, options.budget)?;
-        let ring_bytes = options.ring_bytes.max(4096).next_power_of_two();
+        let ring_bytes = ring_size(options.ring_bytes);
         let verified = match loaded {
             Some(loaded) if options.sabotage.missing_hook.is_none() && loaded.ring_bytes == ring_bytes => {
                 loaded.take()?
@@ -234,7 +245,13 @@ impl Recorder {
         for (cpu, counters) in by_cpu.iter().enumerate() {
             environment.insert(format!("drops.cpu{cpu}"), counters.total_dropped().to_string());
         }
+        for (at, hook) in raw::HOOKS.iter().enumerate() {
+            let (emitted, dropped) = (counters.emitted[at], counters.dropped[at]);
+            environment.insert(format!("records.{hook}"), format!("{emitted}/{dropped}"));
+        }
+        environment.insert("ring.bytes".into(), ring_bytes.to_string());
         environment.insert("ring.max_backlog_bytes".into(), drained.max_backlog.to_string());
+        environment.insert("ring.backlog_over_time".into(), drained.backlog.to_string());
         environment.insert("reader.max_lag_ms".into(), drained.max_lag.as_millis().to_string());
         if let Some(load) = facts::load() {
             environment.insert("load".into(), load);

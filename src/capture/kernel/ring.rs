@@ -1,6 +1,7 @@
 //! The one consumer of the ring: copies raw records to the spool for as long as the run lives.
 
 use super::recorder::Sabotage;
+use super::series::Series;
 use crate::capture::spool::{Spool, Spooled};
 use crate::error::{Code, Error, Result};
 use aya::maps::{MapData, RingBuf};
@@ -88,6 +89,8 @@ pub(super) struct Drained {
     pub producer: u64,
     /// The most bytes that ever waited when the consumer looked.
     pub max_backlog: u64,
+    /// How the waiting bytes went over the run.
+    pub backlog: Series,
     /// The longest that the consumer did not look.
     pub max_lag: Duration,
     /// The ring, for another session.
@@ -189,11 +192,14 @@ fn consume(
     let (start, _) = positions.read();
     let (mut records, mut bytes) = (0, 0);
     let (mut max_backlog, mut max_lag, mut looked) = (0, Duration::ZERO, Instant::now());
+    let (began, mut backlog) = (Instant::now(), Series::default());
     loop {
         max_lag = max_lag.max(looked.elapsed());
         looked = Instant::now();
         let (consumer, producer) = positions.read();
-        max_backlog = max_backlog.max(producer.saturating_sub(consumer));
+        let waiting = producer.saturating_sub(consumer);
+        max_backlog = max_backlog.max(waiting);
+        backlog.add(began.elapsed(), waiting);
         let stopping = signals.stop.load(Ordering::Acquire);
         if stopping || !signals.stalled.load(Ordering::Relaxed) {
             while let Some(record) = ring.next() {
@@ -214,7 +220,17 @@ fn consume(
     }
     let (consumer, producer) = positions.read();
     let (consumer, producer) = (consumer.saturating_sub(start), producer.saturating_sub(start));
-    Ok(Drained { spooled: spool.finish()?, records, bytes, consumer, producer, max_backlog, max_lag, ring })
+    Ok(Drained {
+        spooled: spool.finish()?,
+        records,
+        bytes,
+        consumer,
+        producer,
+        max_backlog,
+        backlog,
+        max_lag,
+        ring,
+    })
 }
 
 fn consumer_failed(doing: &str, error: &dyn std::error::Error) -> Error {

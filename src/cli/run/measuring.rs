@@ -4,15 +4,22 @@ use super::{Args, Format};
 use crate::error::{Error, Exit, Result};
 use crate::gate::{Catalog, Selection};
 use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
-use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source};
+use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source, Wanted};
 use std::path::Path;
 
 /// Measures, shows, and builds the proof pack.
 pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
     let checkout = catalog.folder();
     let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let mut measure =
-        job::KernelMeasure::prepare(selection, args.user.as_deref(), args.install, vec![root.to_path_buf()])?;
+    let mut measure = job::KernelMeasure::prepare(
+        selection,
+        &Wanted {
+            user: args.user.as_deref(),
+            install: args.install,
+            hide: vec![root.to_path_buf()],
+            ring_bytes: args.ring_bytes,
+        },
+    )?;
     let root = ProofRoot::open(root)?;
     crate::files::write_json(&root.path().join("doctor.json"), measure.doctor())?;
     let events = root.path().join("events.jsonl");

@@ -1,6 +1,7 @@
 //! Trials: what a gate does, done once for real.
 
 use super::{Check, Context};
+use crate::capture::{Loaded, RING_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::evidence::RedactionKey;
 use crate::host::cgroup;
@@ -39,8 +40,9 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
     with_host(context, |host, user| {
         let folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
-        let wanted = of_true(user, folder.path());
         let mut programs = context.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut wanted = of_true(user, folder.path());
+        wanted.ring_bytes = programs.as_ref().map_or(RING_BYTES, Loaded::ring_bytes);
         let measured = measure(host, &wanted, &RedactionKey::ephemeral()?, &mut programs)?;
         let written = measured.written?;
         let proof = &measured.summary.proof;
@@ -67,6 +69,7 @@ fn of_true(user: &MeasuredUser, folder: &Path) -> Measurement {
         place: Place::Gate { fixture: folder.to_owned(), seed: BTreeMap::new() },
         hide: Vec::new(),
         timeout: Some(Duration::from_secs(10)),
+        ring_bytes: RING_BYTES,
         sdk_log: None,
         decision_log: None,
         archive: folder.join("doctor.tar.gz"),

@@ -51,6 +51,7 @@ impl Trial {
             place: Place::Gate { fixture, seed: BTreeMap::new() },
             hide: Vec::new(),
             timeout: Some(Duration::from_secs(60)),
+            ring_bytes: assay_gates::capture::RING_BYTES,
             sdk_log: None,
             decision_log: None,
             archive: home.path().join("out/runner-hostile.tar.gz"),

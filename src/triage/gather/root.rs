@@ -95,11 +95,13 @@ fn one_gate(
     let verdict_file = format!("{folder}verdict.json");
     let verdict = json(tree, &verdict_file, "verdict.json", &place(&verdict_file, None), case);
     let mut archives = 0;
-    for run in 1..=9 {
+    let numbers: BTreeSet<u32> = tree
+        .names()
+        .iter()
+        .filter_map(|name| name.strip_prefix(&folder)?.strip_prefix("run-")?.split_once('/')?.0.parse().ok())
+        .collect();
+    for run in numbers {
         let runs = format!("{folder}run-{run}/");
-        if !tree.names().iter().any(|name| name.starts_with(&runs)) {
-            continue;
-        }
         for (file, name) in [
             ("result.json", "result.json"),
             ("capture_proof.json", "capture_proof.json"),

@@ -27,6 +27,7 @@ schemas! {
     "assay.gates.claims.v0",
     "assay.gates.cleanup.v0",
     "assay.gates.cleanup_plan.v0",
+    "assay.gates.doctor.v0",
     "assay.gates.effect.v0",
     "assay.gates.effects_diff.v0",
     "assay.gates.filter.v0",

@@ -32,6 +32,8 @@ pub const OBJECT_PATH: &str = "payload/build/assay-ebpf.o";
 pub const BUILD_PROVENANCE_PATH: &str = "payload/build/assay-ebpf.provenance.json";
 /// What the pack claims.
 pub const CLAIMS_PATH: &str = "payload/claims.json";
+/// What was found of the host before the first run.
+pub const DOCTOR_PATH: &str = "payload/doctor.json";
 /// The manifest.
 pub const MANIFEST_PATH: &str = "manifest.json";
 /// Digests of the manifest and of every subject, as `sha256sum` writes them.

@@ -4,7 +4,7 @@
 //! there is, so a merged pack is like any other; each shard's own record stands in `run.json` under `shards`.
 
 use super::build::{ProofPack, build};
-use super::manifest::{self as m, GateStatus};
+use super::manifest::{self as m, DOCTOR_PATH, GateStatus};
 use super::provenance::{BuildProvenance, BuiltObject, Provenance};
 use super::source::Source;
 use super::verify::{UnverifiedPack, VerifiedPack};
@@ -43,6 +43,10 @@ impl Shard {
         let files = Source::open(place).map_err(|finding| invalid(&finding))?;
         let mut shard = Self { place: place.to_owned(), pack, files, record: Value::Null };
         shard.record = json_of(&shard, "payload/run.json")?;
+        if shard.files.members().contains_key(DOCTOR_PATH) {
+            // Each shard has a host of its own: what was found of it stays with its record.
+            shard.record["doctor"] = json_of(&shard, DOCTOR_PATH)?;
+        }
         Ok(shard)
     }
 
@@ -263,6 +267,7 @@ fn record(shards: &[Shard], names: &[String], selection: &str) -> Result<Value> 
             with.iter().all(|shard| shard.is_baseline(gate))
         })
         .collect();
+    fields.remove("doctor");
     fields.insert("gates".to_owned(), json!(names));
     fields.insert("added".to_owned(), json!(added));
     fields.insert("selection".to_owned(), json!(selection));

@@ -14,7 +14,7 @@ const DEPTH: usize = 12;
 /// Most files of a root.
 const FILES: usize = 20_000;
 /// Files beside `gates/` and `runs/` that a pack carries.
-const TOP_FILES: [&str; 4] = ["cleanup.json", "events.jsonl", "junit.xml", "run.json"];
+const TOP_FILES: [&str; 5] = ["cleanup.json", "doctor.json", "events.jsonl", "junit.xml", "run.json"];
 /// Largest `run.json`.
 const RUN_RECORD_LIMIT: u64 = 16 * 1024 * 1024;
 

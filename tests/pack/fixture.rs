@@ -59,8 +59,21 @@ pub const ARCHIVE: &str = "runner-kernel-only.tar.gz";
 /// A root whose one gate passed three times, with the review rows of its scenario.
 pub fn passed_root(root: &Path) {
     run_record(root, &[GATE]);
+    doctor(root, "/var/lib");
     passed_gate(root, GATE);
     review(root);
+}
+
+/// `doctor.json` of a fit host, with its spool at `place`.
+pub fn doctor(root: &Path, place: &str) {
+    let report = serde_json::json!({
+        "schema": "assay.gates.doctor.v0", "fit": true,
+        "checks": [
+            {"name": "disk", "status": "PASS", "found": format!("51.1 GiB free in {place}")},
+            {"name": "clock", "status": "WARN", "found": "not kept by a time service", "fix": "timedatectl set-ntp true"},
+        ],
+    });
+    put(root, "doctor.json", report.to_string());
 }
 
 /// A gate that passed three times.

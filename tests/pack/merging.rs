@@ -1,6 +1,6 @@
 //! The packs of a fleet's shards to one.
 
-use crate::fixture::{GATE, passed_gate, passed_root, provenance, put, run_record};
+use crate::fixture::{GATE, doctor, passed_gate, passed_root, provenance, put, run_record};
 use assay_gates::error::Code;
 use assay_gates::pack::{Provenance, UnverifiedPack, VerifiedPack, build, merge};
 use std::path::{Path, PathBuf};
@@ -35,6 +35,7 @@ impl Fleet {
     fn other(&self, provenance: &Provenance) -> PathBuf {
         self.shard("other", provenance, |root| {
             run_record(root, &[OTHER]);
+            doctor(root, "/srv");
             passed_gate(root, OTHER);
         })
     }
@@ -68,6 +69,12 @@ fn shards_of_one_run_become_a_pack_that_verifies_with_every_gate_and_record() {
     let record: serde_json::Value =
         serde_json::from_slice(&std::fs::read(folder.join("payload/run.json")).unwrap()).unwrap();
     assert_eq!(record["shards"].as_array().unwrap().len(), 2);
+    // Each shard keeps what was found of its own host; the whole has no one host.
+    for (at, place) in ["/srv", "/var/lib"].iter().enumerate() {
+        let found = record["shards"][at]["doctor"]["checks"][0]["found"].as_str().unwrap();
+        assert!(found.ends_with(place), "{found}");
+    }
+    assert!(record.get("doctor").is_none() && !folder.join("payload/doctor.json").exists());
     assert!(folder.join("payload/runs/hidden_write/join-result.json").exists());
     assert!(folder.join("statement.intoto.json").exists());
 }

@@ -312,6 +312,19 @@ const ROOTS: &[(&str, &str, Spoil)] = &[
     ("a complete capture with a reason against it", "capture_proof", |root| {
         edit(root, &root_run(1, "capture_proof.json"), "\"reasons\": []", "\"reasons\": [\"lost\"]");
     }),
+    ("a host that is fit although a check failed", "doctor", |root| {
+        edit(root, "doctor.json", "\"WARN\"", "\"FAIL\"");
+    }),
+    ("a gate that passed on a host that is not fit", "doctor", |root| {
+        edit(root, "doctor.json", "\"WARN\"", "\"FAIL\"");
+        edit(root, "doctor.json", "\"fit\":true", "\"fit\":false");
+    }),
+    ("a host report with a key that nobody knows", "doctor", |root| {
+        edit(root, "doctor.json", "\"fit\":true", "\"fit\":true,\"sound\":true");
+    }),
+    ("a host report that says a thing twice", "doctor", |root| {
+        edit(root, "doctor.json", "\"fit\":true", "\"fit\":false,\"fit\":true");
+    }),
     ("no capture proof", "file_present", |root| remove(root, &root_run(1, "capture_proof.json"))),
     ("a reference to a line that is not there", "evidence_ref", |root| {
         edit(root, "runs/hidden_write/join-result.json", "kernel.ndjson#seq=1", "kernel.ndjson#seq=77");

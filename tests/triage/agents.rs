@@ -50,7 +50,7 @@ fn two_runs(place: &Path) -> (i32, Value) {
     std::fs::write(&file, text.split_once("\nscenario:").unwrap().0).unwrap();
     let (exit, proof) = run(place, &place.join("gates"), AGENT, &["--runs", "2"]);
     let (found, of_pack) = (triaged(&proof), triaged(&packed(&proof)));
-    for part in ["class", "detail", "confidence", "gate", "run", "rerun", "divergence"] {
+    for part in ["class", "detail", "confidence", "gate", "run", "rerun", "divergence", "host"] {
         assert_eq!(found[part], of_pack[part], "{part}");
     }
     (exit, found)

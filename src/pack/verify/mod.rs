@@ -5,6 +5,7 @@
 
 mod evidence;
 mod gates;
+mod host;
 mod manifest;
 mod payload;
 mod provenance;
@@ -81,6 +82,7 @@ impl UnverifiedPack {
         check.payload(manifest_sha256);
         check.provenance();
         check.gates();
+        check.host();
         let archives = check.evidence();
         let claims = check.claims();
         match (check.findings.is_empty(), claims) {

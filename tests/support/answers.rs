@@ -64,7 +64,8 @@ fn load() -> Option<Description> {
 }
 
 /// What the tests' servers answer.
-const ROUTES: [&str; 9] = [
+const ROUTES: [&str; 12] = [
+    "/repos/{owner}/{repo}",
     "/repos/{owner}/{repo}/actions/artifacts/{artifact_id}/{archive_format}",
     "/repos/{owner}/{repo}/actions/jobs/{job_id}/logs",
     "/repos/{owner}/{repo}/actions/runs/{run_id}",
@@ -72,13 +73,17 @@ const ROUTES: [&str; 9] = [
     "/repos/{owner}/{repo}/actions/runs/{run_id}/attempts/{attempt_number}",
     "/repos/{owner}/{repo}/actions/runs/{run_id}/attempts/{attempt_number}/jobs",
     "/repos/{owner}/{repo}/actions/runs/{run_id}/attempts/{attempt_number}/logs",
+    "/repos/{owner}/{repo}/actions/runners",
     "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/runs",
     "/repos/{owner}/{repo}/check-runs/{check_run_id}/annotations",
+    "/repos/{owner}/{repo}/compare/{basehead}",
 ];
 
 /// The component schemas that answers are made of.
-const KINDS: [&str; 9] = [
+const KINDS: [&str; 11] = [
     "basic-error",
+    "commit",
+    "diff-entry",
     "workflow-run",
     "job",
     "check-annotation",

@@ -1,6 +1,6 @@
 //! `dispatch` sends once and only once, whatever the answer; `watch` follows to the end, through 502s and rate limits.
 
-use super::answers::answer;
+use super::answers::{answer, check};
 use super::github::{JobOf, RunOf, jobs_answer, mount_lists, mount_run, run_answer};
 use super::situations::command;
 use serde_json::{Value, json};
@@ -55,8 +55,9 @@ async fn github(post: ResponseTemplate, shows_up: bool, runner: Option<&str>) ->
                     &RunOf { title: Some(format!("Gates all [{nonce}]")), ..RunOf::default() },
                 ));
             }
-            ResponseTemplate::new(200)
-                .set_body_json(json!({"total_count": runs.len(), "workflow_runs": runs}))
+            let body = json!({"total_count": runs.len(), "workflow_runs": runs});
+            check(LIST, 200, &body);
+            ResponseTemplate::new(200).set_body_json(body)
         })
         .mount(&server)
         .await;
@@ -71,19 +72,16 @@ async fn github(post: ResponseTemplate, shows_up: bool, runner: Option<&str>) ->
         })
         .collect();
     let runners = json!({"total_count": runners.len(), "runners": runners});
-    get(&server, "/repos/o/r/actions/runners", ResponseTemplate::new(200).set_body_json(runners)).await;
+    get(&server, "/repos/o/r/actions/runners", 200, runners).await;
     let repository = answer("full-repository", json!({"default_branch": "main"}));
-    get(&server, "/repos/o/r", ResponseTemplate::new(200).set_body_json(repository)).await;
-    get(
-        &server,
-        "/repos/o/r/actions/runs/100",
-        ResponseTemplate::new(200).set_body_json(run_answer(100, &RunOf::default())),
-    )
-    .await;
+    get(&server, "/repos/o/r", 200, repository).await;
+    get(&server, "/repos/o/r/actions/runs/100", 200, run_answer(100, &RunOf::default())).await;
     (server, posts)
 }
 
-async fn get(server: &MockServer, at: &str, answer: ResponseTemplate) {
+async fn get(server: &MockServer, at: &str, status: u16, body: Value) {
+    check(at, status, &body);
+    let answer = ResponseTemplate::new(status).set_body_json(body);
     Mock::given(method("GET")).and(path(at.to_owned())).respond_with(answer).mount(server).await;
 }
 
@@ -182,9 +180,8 @@ async fn without_an_online_runner_nothing_is_sent_unless_forced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_may_not_see_runners_is_told_which_permission_is_missing() {
     let server = MockServer::start().await;
-    let refused = ResponseTemplate::new(403)
-        .set_body_json(json!({"message": "Resource not accessible by personal access token"}));
-    get(&server, "/repos/o/r/actions/runners", refused).await;
+    let refused = json!({"message": "Resource not accessible by personal access token"});
+    get(&server, "/repos/o/r/actions/runners", 403, refused).await;
     let (exit, _, err) = cli(&server, &["dispatch"]).await;
     assert_eq!(exit, 13, "{err}");
     assert!(err.contains("administration: read") && err.contains("--force"), "{err}");
@@ -305,16 +302,18 @@ async fn triage_tells_what_changed_since_the_last_green_run_and_where_it_was_see
     mount_run(&server, 90, &green).await;
     let list = [run_answer(100, &now), run_answer(95, &before), run_answer(90, &green)];
     mount_lists(&server, &list, &list[2..]).await;
-    let commit = |sha: &str, message: &str| json!({"sha": sha, "commit": {"message": message}});
-    // The comparison's commits are large; only what is read is given, and the envelope is GitHub's.
-    let compare = json!({"total_commits": 2, "commits": [commit("cc1", "Raise the ring\n\nlong"), commit("cc2", "Edit the workflow")],
-        "files": [{"filename": ".github/workflows/gates.yml"}, {"filename": "ebpf/capture.bpf.c"}]});
-    get(
-        &server,
-        "/repos/o/r/compare/bbbbbbbbbbbb...cccccccccccc",
-        ResponseTemplate::new(200).set_body_json(compare),
-    )
-    .await;
+    let commit =
+        |sha: &str, message: &str| answer("commit", json!({"sha": sha, "commit": {"message": message}}));
+    let file = |name: &str| answer("diff-entry", json!({"filename": name}));
+    let compare = answer(
+        "commit-comparison",
+        json!({
+            "total_commits": 2,
+            "commits": [commit("cc1", "Raise the ring\n\nlong"), commit("cc2", "Edit the workflow")],
+            "files": [file(".github/workflows/gates.yml"), file("ebpf/capture.bpf.c")],
+        }),
+    );
+    get(&server, "/repos/o/r/compare/bbbbbbbbbbbb...cccccccccccc", 200, compare).await;
     let mut arguments = vec!["triage", "100", "--format", "json", "--repo", "o/r", "--api-url"];
     let uri = server.uri();
     arguments.push(&uri);

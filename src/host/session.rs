@@ -303,8 +303,8 @@ impl<'host> Session<'host> {
                 hide.extend(["/root", "/home"].map(PathBuf::from));
             }
             Place::Host { cwd } => {
-                // A working folder below /run would vanish under the private one.
-                if cwd.starts_with("/run/") {
+                // A working folder below /run would vanish under the private one; the session's own is attached there.
+                if cwd.starts_with("/run/") && cwd != Path::new(WORK) {
                     binds.push(Bind { source: cwd.clone(), target: cwd.clone(), read_only: false });
                 }
                 let resolver = PathBuf::from("/run/systemd/resolve");

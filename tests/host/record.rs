@@ -360,3 +360,32 @@ fn without_root_nothing_is_measured_and_the_exit_is_40() {
     assert_eq!(said.code, Some(40), "{}", said.err);
     assert!(said.err.contains("error[AG202]: expected to run as root, found uid 65534"), "{}", said.err);
 }
+
+#[test]
+fn a_ring_of_another_size_is_the_next_power_of_two_and_stands_in_the_proof() {
+    if !need_root() {
+        return;
+    }
+    let desk = Desk::new();
+    let said = said(desk.record(&["--ring-bytes", "5000", "--effects", "effects"], "true").output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let proof = std::fs::read(desk.path("effects/capture_proof.json")).unwrap();
+    let proof: serde_json::Value = serde_json::from_slice(&proof).unwrap();
+    assert_eq!(proof["environment"]["ring.bytes"], "8192");
+}
+
+#[test]
+fn a_command_whose_user_cannot_enter_the_current_folder_starts_in_the_work_folder() {
+    if !need_root() {
+        return;
+    }
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("mine")).unwrap();
+    std::fs::set_permissions(desk.path("mine"), std::fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = desk.record(&[], "echo x > here");
+    let said = said(command.current_dir(desk.path("mine")).output().unwrap());
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(said.err.contains("the command starts in /run/assay-gates/work"), "{}", said.err);
+    let archive = Archive::open(&desk.path("mine/out.tar.gz")).unwrap();
+    assert!(archive.surface.filesystem_paths.contains("/run/assay-gates/work/here"), "{:?}", archive.surface);
+}

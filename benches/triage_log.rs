@@ -1,4 +1,4 @@
-//! A gibibyte of log through triage's reader, beside `unzip -p | grep` on the same zip.
+//! A gibibyte of log through triage's reader and through the whole command, beside `unzip -p | grep` on the same zip.
 //!
 //! `cargo bench --bench triage_log`. `ASSAY_GATES_BENCH_MIB` sets the size.
 
@@ -32,6 +32,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         missing.len()
     ))?;
     out(&format!("peak memory: {}", peak()))?;
+
+    let begun = Instant::now();
+    let told = Command::new(env!("CARGO_BIN_EXE_assay-gates")).arg("triage").arg(&path).output()?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let told = String::from_utf8(told.stdout)?;
+    let first = told.lines().next().unwrap_or_default();
+    if !first.starts_with("evidence_invalid ") {
+        return Err(format!("the error at the end of the log was not found: {first}").into());
+    }
+    out(&format!("assay-gates triage logs.zip: {seconds:.2} s, {:.0} MiB/s: {first}", rate(seconds)))?;
 
     let begun = Instant::now();
     let mut unzip = Command::new("unzip").arg("-p").arg(&path).stdout(Stdio::piped()).spawn()?;

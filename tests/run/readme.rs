@@ -33,3 +33,19 @@ fn your_own_gate_in_five_minutes_works_as_written() {
     let baseline = std::fs::read_to_string(folder.path().join("gates/my-agent/baseline.json")).unwrap();
     assert!(baseline.contains("/run/assay-gates/work/notes.txt"), "{baseline}");
 }
+
+#[test]
+fn every_script_that_make_calls_can_be_executed() {
+    use std::os::unix::fs::PermissionsExt;
+    let makefile = std::fs::read_to_string("Makefile").unwrap();
+    let scripts: Vec<&str> = makefile
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('@'))
+        .filter(|word| word.starts_with("scripts/"))
+        .collect();
+    assert!(scripts.len() >= 4, "{scripts:?}");
+    for script in scripts {
+        let mode = std::fs::metadata(script).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{script} has mode {mode:o}");
+    }
+}

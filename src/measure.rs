@@ -144,20 +144,21 @@ pub fn measure(
 
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
-    let launching = session.launch()?;
-    let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
-    let mut recorder = Recorder::arm_with(&options, programs.take())?;
-    recorder.begin()?;
+    // The socket's folder is read-only for a moment while the launcher mounts it: the socket is made before.
     let calls = decisions.as_ref().map(|_| {
         CallServer::start(CallConfig {
             run_id: wanted.run_id.clone(),
-            socket: launching.logs().path().join("control.sock"),
+            socket: session.logs().path().join("control.sock"),
             log: spool.path().join("decisions.ndjson"),
             cgroup: std::sync::Arc::clone(&cgroup),
             binary: wanted.binary.clone(),
         })
     });
     let calls = calls.transpose()?;
+    let launching = session.launch()?;
+    let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
+    let mut recorder = Recorder::arm_with(&options, programs.take())?;
+    recorder.begin()?;
     if Interrupt::install()?.requested().is_some() {
         return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
     }

@@ -217,6 +217,12 @@ impl<'host> Session<'host> {
         &self.cgroup
     }
 
+    /// What the program will see at [`LOGS`]. Write to it before [`Session::launch`]: the launcher mounts it.
+    #[must_use]
+    pub fn logs(&self) -> &Folder {
+        &self.logs
+    }
+
     /// Starts and runs the program without waiting for anybody.
     ///
     /// # Errors
@@ -358,12 +364,6 @@ pub struct Launching<'host> {
 }
 
 impl<'host> Launching<'host> {
-    /// What the program will see at [`LOGS`].
-    #[must_use]
-    pub fn logs(&self) -> &Folder {
-        &self.session.logs
-    }
-
     /// The launcher joins the cgroup and becomes the program.
     ///
     /// # Errors

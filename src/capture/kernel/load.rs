@@ -131,7 +131,6 @@ impl Verified {
         }
         let ring = ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
         let ring = RingBuf::try_from(ring).map_err(|error| refused("cannot map the ring", &error))?;
-        super::ring::keep_from_children();
         Ok(Self { ebpf, ring: Some(ring), loaded })
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result};
 use aya::maps::{MapData, RingBuf};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -152,28 +152,6 @@ impl Consumer {
     }
 }
 
-/// Keeps the ring's pages out of the children of this process: at 64 MiB, mapped twice over, copying their page tables
-/// is most of what starting one costs. What can't be found or advised is copied, no more.
-pub(super) fn keep_from_children() {
-    for (first, length) in ring_mappings(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default()) {
-        // SAFETY: says how a mapping of this process is inherited; no child of ours looks into the ring.
-        let _copied_then = unsafe { madvise(first, length, MmapAdvise::MADV_DONTFORK) };
-    }
-}
-
-/// First byte and length of each mapping of a BPF map.
-fn ring_mappings(maps: &str) -> Vec<(NonNull<libc::c_void>, usize)> {
-    let lines = maps.lines().filter(|line| line.ends_with("anon_inode:bpf-map"));
-    lines
-        .filter_map(|line| {
-            let (first, last) = line.split_once(' ')?.0.split_once('-')?;
-            let (first, last) =
-                (usize::from_str_radix(first, 16).ok()?, usize::from_str_radix(last, 16).ok()?);
-            Some((NonNull::new(first as *mut libc::c_void)?, last.checked_sub(first)?))
-        })
-        .collect()
-}
-
 fn consume(
     mut ring: RingBuf<MapData>,
     positions: &Positions,
@@ -235,21 +213,4 @@ fn consume(
 
 fn consumer_failed(doing: &str, error: &dyn std::error::Error) -> Error {
     Error::new(Code::CaptureConsumer, format!("{doing}: {error}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_mappings_of_bpf_maps_are_kept_from_children() {
-        let maps = "7f00-7f10 r--s 00000000 00:0e 13 anon_inode:bpf-map\n\
-                    8000-9000 rw-p 00000000 00:00 0 [heap]\n\
-                    7fae00002000-7fae08002000 r--s 00002000 00:0e 13     anon_inode:bpf-map\n";
-        let found: Vec<(usize, usize)> = ring_mappings(maps)
-            .into_iter()
-            .map(|(first, length)| (first.as_ptr() as usize, length))
-            .collect();
-        assert_eq!(found, [(0x7f00, 0x10), (0x7fae_0000_2000, 0x800_0000)]);
-    }
 }

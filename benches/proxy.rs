@@ -1,5 +1,5 @@
 //! What the proxy costs: one call to a server that does nothing, directly, through the proxy, and through the proxy
-//! under a driver that gives each call a cgroup of its own.
+//! under a driver that measures it and stamps each effect with its call.
 //!
 //! Run with `cargo bench --bench proxy`; the last row needs root. Rounds are interleaved, so that a noisy machine
 //! disturbs all rows alike. Ratios are what counts; a real tool takes milliseconds, not the microseconds of this one.
@@ -18,7 +18,6 @@ use std::time::Instant;
 
 const ROUNDS: usize = 7;
 const CALLS: usize = 2000;
-const CALLS_WITH_WINDOWS: usize = 100;
 const PAYLOAD: usize = 1024 * 1024;
 
 fn main() {
@@ -120,14 +119,15 @@ fn end(mut child: Child, input: ChildStdin) {
 
 #[cfg(feature = "capture")]
 fn windows(folder: &Path) -> Option<f64> {
-    use assay_gates::host::calls::{CallConfig, CallServer};
+    use assay_gates::capture::{ArmOptions, Recorder};
+    use assay_gates::host::calls::{CallConfig, ControlSocket};
     use assay_gates::host::cgroup::SessionCgroup;
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
     let run = tempfile::tempdir().unwrap();
     let cgroup = std::sync::Arc::new(SessionCgroup::create(64).unwrap());
-    let server = CallServer::start(CallConfig {
+    let control = ControlSocket::open(CallConfig {
         run_id: "bench".into(),
         socket: run.path().join("control.sock"),
         log: run.path().join("decisions.ndjson"),
@@ -135,17 +135,18 @@ fn windows(folder: &Path) -> Option<f64> {
         binary: env!("CARGO_BIN_EXE_assay-gates").into(),
     })
     .unwrap();
+    let spool = tempfile::tempdir().unwrap();
+    let mut recorder = Recorder::arm(&ArmOptions::new("bench", cgroup.path(), spool.path())).unwrap();
+    recorder.begin().unwrap();
+    let server = control.serve(recorder.calls()).unwrap();
     let inner = proxy(folder);
     let mut outer = Command::new("sh");
     outer.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(cgroup.path().join("cgroup.procs"));
     outer.arg(inner.get_program()).args(inner.get_args()).env_remove("LD_LIBRARY_PATH");
     outer.env("ASSAY_GATES_CONTROL", run.path().join("control.sock"));
-    let micros = time(outer, CALLS_WITH_WINDOWS, 0);
+    let micros = time(outer, CALLS, 0);
     let report = server.finish();
-    assert!(
-        report.windows.len() == CALLS_WITH_WINDOWS + 1 && report.windows.iter().all(|w| !w.ambiguous),
-        "{report:?}"
-    );
+    assert!(report.windows.len() == CALLS + 1 && report.windows.iter().all(|w| !w.ambiguous), "{report:?}");
     Some(micros)
 }
 

@@ -126,6 +126,10 @@ struct linux_binprm {
     const char *interp;
 };
 
+struct signal_struct {
+    atomic_t live;
+};
+
 struct task_struct {
     struct thread_info thread_info;
     int exit_code;
@@ -136,6 +140,7 @@ struct task_struct {
     struct files_struct *files;
     struct nsproxy *nsproxy;
     struct css_set *cgroups;
+    struct signal_struct *signal;
 };
 
 struct filename {

@@ -85,6 +85,7 @@ struct record {
     u16 hook;
     u64 time_ns;
     u64 cgroup_id;
+    u64 call; // number of the tool call that the task's server was working on at this moment; 0: none
     u32 pid;
     u32 tid;
     u32 serial; // of the task, from 1, never reused within a session
@@ -107,7 +108,7 @@ struct counters {
     u64 births;
     u64 deaths;
     u64 storage_fail;
-    u64 map_fail;
+    u64 map_fail; // scratch or an entry of `servers` that could not be had
     u64 read_fault;
     u64 truncated;
     u64 unknown_state;

@@ -26,6 +26,7 @@ static __always_inline int address(struct bpf_sock_addr *context, u64 kind, u64 
     record->hook = HOOK_ADDRESS;
     record->time_ns = bpf_ktime_get_ns();
     record->cgroup_id = bpf_get_current_cgroup_id();
+    record->call = call_of(ids >> 32);
     record->pid = ids >> 32;
     record->tid = ids;
     record->serial = record->seq = 0; // task storage is not to be had here; the thread id joins it to its task

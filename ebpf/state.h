@@ -57,6 +57,27 @@ struct {
     __type(value, struct counters);
 } counts SEC(".maps");
 
+// Which processes serve tools: those that a verified proxy started, and all that these started. The driver enters the proxies, births and
+// deaths keep the rest, so that no process can leave by whatever it does to its parents, groups or sessions.
+#define SERVERS 257 // numbered from 1
+#define SERVER_PROCESSES 8192
+#define SERVER_PROXY (1U << 31) // the proxy itself: its children are the server, it is not
+
+struct {
+    __uint(type, BPF_MAP_TYPE_HASH);
+    __uint(max_entries, SERVER_PROCESSES);
+    __type(key, u32);   // process id
+    __type(value, u32); // number of its server
+} servers SEC(".maps");
+
+// The call that each server is working on; the driver writes it before the server sees the call and after it has answered.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, SERVERS);
+    __type(key, u32);
+    __type(value, u64);
+} calls SEC(".maps");
+
 struct out {
     union {
         struct record record;
@@ -107,6 +128,17 @@ static __always_inline bool under_session(struct cgroup *trusted)
     return cgroup_id_of(ancestor) == shared.session_id;
 }
 
+// Number of the call that the process is working on.
+static __always_inline u64 call_of(u32 pid)
+{
+    u32 *server = bpf_map_lookup_elem(&servers, &pid);
+    if (!server || *server & SERVER_PROXY)
+        return 0;
+    u32 number = *server;
+    u64 *call = bpf_map_lookup_elem(&calls, &number);
+    return call ? *call : 0;
+}
+
 static __always_inline struct task_state *known_task(struct task_struct *task)
 {
     return bpf_task_storage_get(&tasks, task, 0, 0);
@@ -140,6 +172,7 @@ static __always_inline struct out *begin(struct counters *counters, struct task_
     record->hook = hook;
     record->time_ns = bpf_ktime_get_ns();
     record->cgroup_id = bpf_get_current_cgroup_id();
+    record->call = call_of(ids >> 32);
     record->pid = ids >> 32;
     record->tid = ids;
     record->nr = -1;

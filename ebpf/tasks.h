@@ -3,6 +3,19 @@
 
 #include "path.h"
 
+#define CLONE_THREAD 0x00010000
+
+// A process is born where the one that made it serves.
+static __always_inline void inherit_server(struct counters *counters_, u32 parent, u32 child)
+{
+    u32 *server = bpf_map_lookup_elem(&servers, &parent);
+    if (!server)
+        return;
+    u32 number = *server & ~SERVER_PROXY;
+    if (bpf_map_update_elem(&servers, &child, &number, BPF_ANY))
+        counters_->map_fail++;
+}
+
 SEC("tp_btf/task_newtask")
 int BPF_PROG(on_birth, struct task_struct *child, u64 clone_flags)
 {
@@ -20,6 +33,8 @@ int BPF_PROG(on_birth, struct task_struct *child, u64 clone_flags)
         state = task_of(child, counters_);
         if (state)
             state->flags |= TASK_BORN;
+        if (!(clone_flags & CLONE_THREAD))
+            inherit_server(counters_, bpf_get_current_pid_tgid() >> 32, child->tgid);
     }
     struct task_state *parent = parent_inside ? known_task(bpf_get_current_task_btf()) : 0;
     u32 parent_serial = parent ? parent->serial : 0;
@@ -82,6 +97,10 @@ int BPF_PROG(on_death, struct task_struct *task)
     struct out *out = begin(counters_, state, RECORD_EXIT, HOOK_EXIT);
     if (!out)
         return 0;
+    // With its last thread, before the number can be another process's.
+    u32 pid = task->tgid;
+    if (!task->signal->live.counter)
+        bpf_map_delete_elem(&servers, &pid);
     struct record *record = &out->record;
     record->ret = task->exit_code;
     if (state) {

@@ -6,7 +6,7 @@ use crate::capture::{ArmOptions, Loaded, Recorder, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
-use crate::host::calls::{CallConfig, CallReport, CallServer};
+use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
@@ -145,8 +145,8 @@ pub fn measure(
     let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
     let cgroup = std::sync::Arc::clone(session.cgroup());
     // The socket's folder is read-only for a moment while the launcher mounts it: the socket is made before.
-    let calls = decisions.as_ref().map(|_| {
-        CallServer::start(CallConfig {
+    let control = decisions.as_ref().map(|_| {
+        ControlSocket::open(CallConfig {
             run_id: wanted.run_id.clone(),
             socket: session.logs().path().join("control.sock"),
             log: spool.path().join("decisions.ndjson"),
@@ -154,10 +154,11 @@ pub fn measure(
             binary: wanted.binary.clone(),
         })
     });
-    let calls = calls.transpose()?;
+    let control = control.transpose()?;
     let launching = session.launch()?;
     let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
     let mut recorder = Recorder::arm_with(&options, programs.take())?;
+    let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
     recorder.begin()?;
     if Interrupt::install()?.requested().is_some() {
         return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));

@@ -19,12 +19,18 @@ pub struct Decoder {
     ready: VecDeque<Effect>,
     processes: HashMap<u32, u32>,
     next_process: u32,
-    calls: HashMap<u64, String>,
+    calls: HashMap<u64, Call>,
     /// Processes of the recorder itself, whose records are verified elsewhere and are no effects.
     canaries: Vec<u32>,
     active_canary: Option<u32>,
     addresses: HashMap<u32, VecDeque<Address>>,
     requests: HashMap<u64, Effect>,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: String,
+    ambiguous: bool,
 }
 
 #[derive(Debug)]
@@ -38,13 +44,12 @@ const ADDRESS_KINDS: [(Operation, &str); 3] =
     [(Operation::Connect, "connect"), (Operation::Bind, "bind"), (Operation::Sendmsg, "sendmsg")];
 
 impl Decoder {
-    /// A decoder that leaves out the processes in `canaries` (in order of birth) and names the calls that own a cgroup.
+    /// A decoder that leaves out the processes in `canaries` (in order of birth) and names the calls by their numbers.
     #[must_use]
     pub fn new(calls: &[CallWindow], canaries: &[u32]) -> Self {
         let calls = calls
             .iter()
-            .filter(|call| !call.ambiguous)
-            .map(|call| (call.cgroup_id, call.tool_call_id.clone()))
+            .map(|call| (call.number, Call { id: call.tool_call_id.clone(), ambiguous: call.ambiguous }))
             .collect();
         let mut canaries = canaries.to_vec();
         canaries.reverse();
@@ -159,6 +164,8 @@ impl Decoder {
         if header.kind == kind::BIRTH && header.a & CLONE_THREAD == 0 {
             self.processes.remove(&header.pid); // the number of an earlier process, used again
         }
+        let call = self.calls.get(&header.call);
+        let (call, overlapped) = (call.map(|call| call.id.clone()), call.is_some_and(|call| call.ambiguous));
         let marks = [
             (mark::TOCTOU, "toctou_suspect"),
             (mark::FD_GONE, "fd_gone"),
@@ -177,7 +184,7 @@ impl Decoder {
             tid: header.tid,
             process: self.process(header.pid),
             cgroup_id: header.cgroup_id,
-            call: self.calls.get(&header.cgroup_id).cloned(),
+            call,
             operation: Operation::Escape,
             syscall: String::new(),
             path: None,
@@ -192,6 +199,7 @@ impl Decoder {
                 .iter()
                 .filter(|(bit, _)| header.marks & bit != 0)
                 .map(|(_, name)| (*name).to_owned())
+                .chain(overlapped.then(|| "calls_overlapped".to_owned()))
                 .collect(),
         }
     }

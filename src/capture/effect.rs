@@ -101,9 +101,9 @@ pub struct Effect {
     pub tid: u32,
     /// Stable ordinal of the process: 0 is the measured root, then by birth order.
     pub process: u32,
-    /// Cgroup of the task. Telemetry; `call` is its meaning.
+    /// Cgroup of the task. Telemetry.
     pub cgroup_id: u64,
-    /// `tool_call_id` of the call in whose own cgroup the task was, if in any.
+    /// `tool_call_id` of the call that the task's server was working on; the first of them with the mark `calls_overlapped`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub call: Option<String>,
     /// What was done.

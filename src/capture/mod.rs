@@ -22,7 +22,8 @@ pub use effect::{Effect, Operation, PathState, PathValue};
 pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage};
 pub use object::{Object, embedded};
 pub use recording::{
-    CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording, Summary,
+    CallMarks, CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording,
+    Summary,
 };
 pub use spool::Budget;
 

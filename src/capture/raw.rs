@@ -14,6 +14,8 @@ pub struct Header {
     pub time_ns: u64,
     /// Cgroup of the task.
     pub cgroup_id: u64,
+    /// Number of the tool call that the task's server was working on, as the driver gave it; 0 for none.
+    pub call: u64,
     /// Process.
     pub pid: u32,
     /// Thread.
@@ -131,7 +133,7 @@ pub struct Counters {
     pub deaths: u64,
     /// Task storage that could not be had.
     pub storage_fail: u64,
-    /// Per-CPU scratch that could not be had.
+    /// Per-CPU scratch, or entries of processes of servers, that could not be had.
     pub map_fail: u64,
     /// Strings or addresses that could not be read though the kernel could.
     pub read_fault: u64,
@@ -253,6 +255,7 @@ impl Header {
             hook: u16_at(offset_of!(Self, hook))?,
             time_ns: u64_at(offset_of!(Self, time_ns))?,
             cgroup_id: u64_at(offset_of!(Self, cgroup_id))?,
+            call: u64_at(offset_of!(Self, call))?,
             pid: u32_at(offset_of!(Self, pid))?,
             tid: u32_at(offset_of!(Self, tid))?,
             serial: u32_at(offset_of!(Self, serial))?,
@@ -289,6 +292,7 @@ pub(crate) mod tests {
         out.extend(header.hook.to_le_bytes());
         out.extend(header.time_ns.to_le_bytes());
         out.extend(header.cgroup_id.to_le_bytes());
+        out.extend(header.call.to_le_bytes());
         for value in
             [header.pid, header.tid, header.serial, header.seq, header.nr.cast_unsigned(), header.marks]
         {

@@ -95,17 +95,39 @@ pub struct CaptureProof {
     pub policy_origin: Option<String>,
 }
 
-/// The time during which one tool call had a cgroup of its own. Written by the driver.
+/// The time during which a server worked on one tool call: the kernel programs stamp what it does with the call's number. Written by the driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallWindow {
     /// The call.
     pub tool_call_id: String,
     /// The tool.
     pub tool: String,
-    /// The call's own cgroup.
-    pub cgroup_id: u64,
-    /// Set when another call to the same server overlapped: then no effect is attributed.
+    /// The call's number in the run, from 1.
+    pub number: u64,
+    /// Set when another call to the same server overlapped: then no effect is attributed to either.
     pub ambiguous: bool,
+}
+
+/// What the kernel programs must know of tool calls to stamp each effect with its own. Everything is in force for
+/// whatever happens after the function has returned.
+pub trait CallMarks: Send + Sync + std::fmt::Debug {
+    /// Whether the process is a proxy, or belongs to the server of one.
+    ///
+    /// # Errors
+    /// `CaptureLoad`, when the kernel refuses.
+    fn is_server(&self, process: u32) -> Result<bool>;
+
+    /// Whatever the process starts from now on, and all that these start, is the server with this number (1 to 256).
+    ///
+    /// # Errors
+    /// `CaptureLoad`, when the kernel refuses.
+    fn proxy(&self, process: u32, server: u32) -> Result<()>;
+
+    /// The server works on this call from now on; on none, when it is 0.
+    ///
+    /// # Errors
+    /// `CaptureLoad`, when the kernel refuses.
+    fn call(&self, server: u32, call: u64) -> Result<()>;
 }
 
 /// Everything about a run but its effects.

@@ -1,7 +1,7 @@
-//! `tool_effects.json`: for each tool call, exactly what was done while it had a cgroup of its own.
+//! `tool_effects.json`: for each tool call, exactly what its server did while it was working on it.
 //!
-//! The time, ids of tasks and descriptors go, so that two runs can be compared; equal effects are counted. Births and
-//! ends of tasks and the driver's own moves are left out. Opens that the filter calls telemetry are only counted, unless a call opened one to write.
+//! The time, ids of tasks and descriptors go, so that two runs can be compared; equal effects are counted. Births,
+//! ends and moves of tasks are left out. Opens that the filter calls telemetry are only counted, unless a call opened one to write.
 
 use super::contract::PolicyEvent;
 use super::filter::{Filter, writes};
@@ -52,7 +52,7 @@ impl ToolEffects {
             .map(|call| CallWindow {
                 tool_call_id: call.tool_call_id.clone(),
                 tool: call.tool.clone(),
-                cgroup_id: 0,
+                number: 0,
                 ambiguous: call.attribution == Attribution::Ambiguous,
             })
             .collect();
@@ -68,7 +68,7 @@ impl ToolEffects {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Attribution {
-    /// By the call's own cgroup.
+    /// By the stamp that the kernel programs gave each effect when it happened.
     Exact,
     /// Another call overlapped: nothing is attributed.
     Ambiguous,
@@ -134,7 +134,7 @@ pub struct CountedEffect {
 }
 
 impl CountedEffect {
-    /// The comparable part of `effect`; `None` for births, ends, the driver's moves, and what a ring does to open
+    /// The comparable part of `effect`; `None` for births, ends and moves of tasks, and what a ring does to open
     /// descriptors, of which syscalls (read, write, epoll) are no effects either.
     #[must_use]
     pub fn of(effect: &Effect) -> Option<Self> {

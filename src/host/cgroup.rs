@@ -1,7 +1,7 @@
 //! The session's cgroup: found, made, watched, killed, removed.
 //!
 //! It is made fresh below the nearest ancestor that may hold one, carries its owner in its name
-//! (`assay-gates-<pid>-<start time>-<n>`), and may have no children but those that the driver itself makes.
+//! (`assay-gates-<pid>-<start time>-<n>`), and may have no children.
 
 use super::PREFIX;
 use super::mounts::{self, Mount};
@@ -120,18 +120,8 @@ pub struct SessionCgroup {
     events: Mutex<File>,
     id: u64,
     parent: Parent,
-    children: Mutex<Vec<ChildCgroup>>,
     pids_v1: Option<PathBuf>,
     limits: Vec<String>,
-}
-
-/// A cgroup inside the session's, of one tool call.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChildCgroup {
-    /// Its id, as the kernel programs see it.
-    pub id: u64,
-    /// Its folder.
-    pub path: PathBuf,
 }
 
 impl SessionCgroup {
@@ -156,7 +146,6 @@ impl SessionCgroup {
             events: Mutex::new(events),
             id,
             parent,
-            children: Mutex::new(Vec::new()),
             pids_v1: None,
             limits: Vec::new(),
         };
@@ -239,32 +228,6 @@ impl SessionCgroup {
         self.pids_v1.as_ref().map(|folder| open_for_writing(&folder.join("cgroup.procs"))).transpose()
     }
 
-    /// Makes a cgroup for one tool call. `name` must be one path component.
-    ///
-    /// # Errors
-    /// `CgroupUnusable`, naming the folder.
-    pub fn create_child(&self, name: &str) -> Result<ChildCgroup> {
-        if name.is_empty() || name.contains('/') || name.starts_with('.') {
-            return Err(Error::new(Code::Internal, format!("{name:?} can't name a cgroup")));
-        }
-        let mut children = self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let folder = self.folder.join(name);
-        // Nobody else may make children, so the limit is exactly what exists plus this one.
-        children.retain(|child| child.path.exists());
-        write(&self.folder.join("cgroup.max.descendants"), &(children.len() + 1).to_string())?;
-        std::fs::create_dir(&folder).map_err(|error| {
-            Error::new(Code::CgroupUnusable, format!("cannot make a call's cgroup: {error}"))
-                .at(folder.display())
-        })?;
-        write(&folder.join("cgroup.max.descendants"), "0")?;
-        let id = std::fs::metadata(&folder)
-            .map_err(|error| Error::io("cannot read its id", &folder, error))?
-            .ino();
-        let child = ChildCgroup { id, path: folder };
-        children.push(child.clone());
-        Ok(child)
-    }
-
     /// Whether any process is in it or below it.
     ///
     /// # Errors
@@ -309,13 +272,10 @@ impl SessionCgroup {
         }
     }
 
-    /// Ids of the processes that are in it or in a call's cgroup now.
+    /// Ids of the processes that are in it now.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
-        let mut found = processes_of(&self.folder);
-        let children = self.children.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        found.extend(children.iter().flat_map(|child| processes_of(&child.path)));
-        found
+        processes_of(&self.folder)
     }
 
     /// Kills every process in it and below it, at once and without a chance to refuse.

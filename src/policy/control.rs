@@ -2,8 +2,8 @@
 //!
 //! The socket keeps message boundaries (`SOCK_SEQPACKET`) and the kernel stamps each message with its sender's
 //! process id. The driver begins with a challenge; after that each request of the proxy gets one reply. The driver
-//! writes the decision log, so that no process of the measured uid can, and moves the server's processes into a
-//! cgroup of the call's own.
+//! writes the decision log, so that no process of the measured uid can, and tells the kernel programs which call the
+//! proxy's server is working on.
 
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +22,6 @@ pub enum Request {
         /// What the challenge said.
         challenge: String,
     },
-    /// The server is about to be spawned: move the proxy to where the server shall be born.
-    Spawning,
-    /// The server runs: move the proxy back.
-    Spawned,
     /// A decision. It must stand in the log before the reply.
     Decision {
         /// The line, without a line feed.

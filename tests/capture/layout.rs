@@ -13,7 +13,8 @@ fn records_have_the_same_layout_in_rust_and_in_the_object() {
     macro_rules! header {
         ($($field:ident),*) => { [$((stringify!($field), offset_of!(Header, $field))),*] };
     }
-    let ours = header!(size, kind, hook, time_ns, cgroup_id, pid, tid, serial, seq, nr, marks, ret, a, b, c);
+    let ours =
+        header!(size, kind, hook, time_ns, cgroup_id, call, pid, tid, serial, seq, nr, marks, ret, a, b, c);
     assert_eq!(members.len(), ours.len());
     for (name, offset) in ours {
         assert_eq!(members[name] as usize, offset, "record.{name}");

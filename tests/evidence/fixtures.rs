@@ -115,7 +115,7 @@ pub fn summary() -> Summary {
 }
 
 pub fn window(id: &str, tool: &str, ambiguous: bool) -> CallWindow {
-    CallWindow { tool_call_id: id.to_owned(), tool: tool.to_owned(), cgroup_id: 4300, ambiguous }
+    CallWindow { tool_call_id: id.to_owned(), tool: tool.to_owned(), number: 1, ambiguous }
 }
 
 pub fn decision(seq: u64, id: &str, tool: &str, decision: &str) -> PolicyEvent {

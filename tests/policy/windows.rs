@@ -1,38 +1,78 @@
-//! Call windows on a real kernel: who may speak to the driver, and where the server's processes are when.
+//! Call windows on a real kernel: who may speak to the driver, and which call each effect is stamped with.
 
 use crate::proxy::{Proxy, command};
 use crate::support::need_root;
-use assay_gates::host::calls::{CallConfig, CallReport, CallServer};
+use assay_gates::capture::{ArmOptions, Outcome, Recorder};
+use assay_gates::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
 use assay_gates::host::cgroup::SessionCgroup;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Answers every request with the cgroup that it is in; `tools/call` of `read_child` by asking a child of its own.
+/// Makes a file named after each request: by itself, or for `read_child` by a process that has left its session, its
+/// group and its parent behind. `read_late` is never answered.
 const SERVER: &str = r#"
-import json, subprocess, sys
-own = lambda: open("/proc/self/cgroup").read().strip().rsplit("::", 1)[1].rsplit("/", 1)[1]
-other = lambda: subprocess.check_output(["cat", "/proc/self/cgroup"], text=True).strip().rsplit("::", 1)[1].rsplit("/", 1)[1]
+import json, os, sys
+def note(name): os.close(os.open(os.path.join(sys.argv[1], name), os.O_CREAT | os.O_WRONLY))
+def orphan(name):
+    done, say_done = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            while os.getppid() == orphan.parent: pass
+            note(name)
+            os.write(say_done, b".")
+        os._exit(0)
+    orphan.parent = None
+    os.wait()
+    os.read(done, 1)
 for line in sys.stdin:
     message = json.loads(line)
     if "id" not in message: continue
-    child = message.get("params", {}).get("name") == "read_child"
-    if message.get("params", {}).get("name") == "read_late": continue
-    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": other() if child else own()}), flush=True)
+    tool = message.get("params", {}).get("name")
+    orphan.parent = os.getpid()
+    (orphan if tool == "read_child" else note)(sys.argv[2] + str(message["id"]))
+    if tool != "read_late":
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": "done"}), flush=True)
 "#;
 
 struct Bench {
     cgroup: Arc<SessionCgroup>,
-    server: Option<CallServer>,
+    recorder: Recorder,
+    server: CallServer,
     folder: tempfile::TempDir,
+    _spool: tempfile::TempDir,
+}
+
+/// What a session came to.
+struct Ended {
+    report: CallReport,
+    /// The call and the marks of each file that was made, by its name.
+    made: BTreeMap<String, (Option<String>, Vec<String>)>,
+}
+
+impl Ended {
+    /// The call that the file belongs to without doubt.
+    fn call(&self, name: &str) -> Option<&str> {
+        let (call, marks) = &self.made[name];
+        assert!(marks.is_empty(), "{name}: {marks:?}");
+        call.as_deref()
+    }
+
+    fn windows(&self) -> Vec<(&str, &str, bool)> {
+        let windows = self.report.windows.iter();
+        windows.map(|w| (w.tool_call_id.as_str(), w.tool.as_str(), w.ambiguous)).collect()
+    }
 }
 
 impl Bench {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let (folder, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let cgroup = Arc::new(SessionCgroup::create(256).unwrap());
-        let server = CallServer::start(CallConfig {
+        let control = ControlSocket::open(CallConfig {
             run_id: "run_windows".into(),
             socket: folder.path().join("control.sock"),
             log: folder.path().join("driver.ndjson"),
@@ -40,7 +80,11 @@ impl Bench {
             binary: env!("CARGO_BIN_EXE_assay-gates").into(),
         })
         .unwrap();
-        Self { cgroup, server: Some(server), folder }
+        let options = ArmOptions::new("run_windows", cgroup.path(), spool.path());
+        let mut recorder = Recorder::arm(&options).unwrap();
+        recorder.begin().unwrap();
+        let server = control.serve(recorder.calls()).unwrap();
+        Self { cgroup, recorder, server, folder, _spool: spool }
     }
 
     /// The command as it would be started inside the session.
@@ -60,14 +104,36 @@ impl Bench {
         outer
     }
 
-    fn proxy(&self) -> Proxy {
+    /// A proxy whose server names its files with this prefix.
+    fn proxy(&self, prefix: &str) -> Proxy {
         let folder = tempfile::tempdir().unwrap();
-        let inner = command(folder.path(), &["python3", "-c", SERVER]);
+        let place = self.folder.path().to_str().unwrap();
+        let inner = command(folder.path(), &["python3", "-c", SERVER, place, prefix]);
         Proxy::spawn(self.inside(&inner), folder)
     }
 
-    fn finish(mut self) -> CallReport {
-        self.server.take().unwrap().finish()
+    fn finish(self) -> Ended {
+        assert!(self.cgroup.wait_empty(Duration::from_secs(10)).unwrap());
+        let report = self.server.finish();
+        let outcome = Outcome {
+            exit_code: Some(0),
+            signal: None,
+            elapsed_ms: 0,
+            timed_out: false,
+            interrupted: false,
+            stragglers: 0,
+        };
+        let recording = self.recorder.finish(outcome, report.windows.clone()).unwrap();
+        // A driver starts one program; some of these tests start none or several.
+        let reasons = &recording.summary.proof.reasons;
+        assert!(reasons.iter().all(|reason| reason.starts_with("root_not_seen")), "{reasons:?}");
+        let folder = self.folder.path().canonicalize().unwrap();
+        let made = recording.effects().unwrap().map(Result::unwrap).filter_map(|effect| {
+            let path = effect.path?.value;
+            let name = Path::new(&path).strip_prefix(&folder).ok()?.display().to_string();
+            (effect.flags.unwrap_or(0) & 0o100 != 0).then_some((name, (effect.call, effect.marks)))
+        });
+        Ended { report, made: made.collect() }
     }
 }
 
@@ -81,48 +147,41 @@ fn list(id: &str) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": "tools/list"}).to_string()
 }
 
-fn cgroup_id(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).unwrap().ino()
-}
-
 #[test]
-fn a_call_has_a_cgroup_of_its_own_from_before_it_is_seen_until_it_is_answered() {
+fn an_effect_is_stamped_with_its_call_from_before_the_server_sees_it_until_it_has_answered() {
     if !need_root() {
         return;
     }
     let bench = Bench::new();
-    let mut proxy = bench.proxy();
-    assert_eq!(proxy.ask(&list("a"))["result"], "server-1");
-    assert_eq!(proxy.ask(&call(1, "echo"))["result"], "call-1");
-    assert_eq!(proxy.ask(&list("b"))["result"], "server-1");
-    assert_eq!(
-        proxy.ask(&call(2, "read_child"))["result"],
-        "call-2",
-        "children are born where the server is"
-    );
+    let mut proxy = bench.proxy("");
+    proxy.ask(&list("before"));
+    proxy.ask(&call(1, "echo"));
+    proxy.ask(&list("between"));
+    proxy.ask(&call(2, "read_child"));
     assert_eq!(proxy.ask(&call(3, "write"))["error"]["data"]["reason_code"], "E_TOOL_NOT_ALLOWED");
-    let idle = cgroup_id(&bench.cgroup.path().join("server-1"));
+    proxy.ask(&list("after"));
     let own_log = proxy.folder.path().join("decisions.ndjson");
     assert!(!own_log.exists(), "the driver keeps the log");
     let (status, _, _folder) = proxy.end();
     assert!(status.success());
-    let log = bench.folder.path().join("driver.ndjson");
-    let logged = crate::proxy::decisions(&log);
-    let report = bench.finish();
+    let logged = crate::proxy::decisions(&bench.folder.path().join("driver.ndjson"));
+    let ended = bench.finish();
     let outcomes: Vec<(Value, Value)> = logged
         .iter()
         .map(|line| (line["data"]["tool_call_id"].clone(), line["data"]["decision"].clone()))
         .collect();
     let expected = [("tc_1", "allow"), ("tc_2", "allow"), ("tc_3", "deny")];
     assert_eq!(outcomes, expected.map(|(id, decision)| (json!(id), json!(decision))));
+    let report = &ended.report;
     assert_eq!(report.origin(), "corroborated");
     assert_eq!((report.decisions, report.refused.len()), (3, 0), "{report:?}");
-    let windows: Vec<(&str, &str, bool)> =
-        report.windows.iter().map(|w| (w.tool_call_id.as_str(), w.tool.as_str(), w.ambiguous)).collect();
-    assert_eq!(windows, [("tc_1", "echo", false), ("tc_2", "read_child", false)]);
-    let ids: Vec<u64> = report.windows.iter().map(|window| window.cgroup_id).collect();
-    assert!(ids[0] != ids[1] && !ids.contains(&idle) && !ids.contains(&0), "{ids:?}");
+    assert_eq!(ended.windows(), [("tc_1", "echo", false), ("tc_2", "read_child", false)]);
+    for (name, expected) in
+        [("before", None), ("1", Some("tc_1")), ("between", None), ("2", Some("tc_2")), ("after", None)]
+    {
+        assert_eq!(ended.call(name), expected, "{name}");
+    }
+    assert!(!ended.made.contains_key("3"), "what was denied never reached the server");
 }
 
 #[test]
@@ -131,26 +190,34 @@ fn overlapping_calls_are_ambiguous_and_later_ones_are_not() {
         return;
     }
     let bench = Bench::new();
-    let mut proxy = bench.proxy();
+    let mut proxy = bench.proxy("");
     proxy.send(format!("{}\n", call(1, "read_late")));
-    assert_eq!(proxy.ask(&call(2, "echo"))["result"], "call-1");
+    proxy.ask(&call(2, "echo"));
     // Given up, but never answered: the server may still be at it.
     proxy.send("{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":1}}\n");
     proxy.ask(&call(3, "echo"));
     proxy.end();
-    let report = bench.finish();
-    assert!(report.windows.iter().all(|window| window.ambiguous), "{report:?}");
+    let ended = bench.finish();
+    assert!(ended.report.windows.iter().all(|window| window.ambiguous), "{:?}", ended.report);
+    for name in ["1", "2", "3"] {
+        let (call, marks) = &ended.made[name];
+        assert_eq!(
+            (call.as_deref(), &marks[..]),
+            (Some("tc_1"), &["calls_overlapped".to_owned()][..]),
+            "{name}"
+        );
+    }
 
     let bench = Bench::new();
-    let mut proxy = bench.proxy();
+    let mut proxy = bench.proxy("");
     proxy.send(format!("{}\n{}\n", call(1, "echo"), list("beside")));
     proxy.json();
     proxy.json();
     proxy.ask(&call(2, "echo"));
     proxy.end();
-    let report = bench.finish();
-    let ambiguous: Vec<bool> = report.windows.iter().map(|window| window.ambiguous).collect();
-    assert!(!ambiguous[1], "{report:?}");
+    let ended = bench.finish();
+    assert!(!ended.report.windows[1].ambiguous, "{:?}", ended.report);
+    assert_eq!(ended.call("2"), Some("tc_2"));
 }
 
 #[test]
@@ -159,17 +226,58 @@ fn two_servers_side_by_side_have_windows_of_their_own() {
         return;
     }
     let bench = Bench::new();
-    let (mut one, mut two) = (bench.proxy(), bench.proxy());
-    let first = one.ask(&list("a"))["result"].clone();
-    let second = two.ask(&list("a"))["result"].clone();
-    assert_ne!(first, second);
+    let (mut one, mut two) = (bench.proxy("one-"), bench.proxy("two-"));
+    one.ask(&list("a"));
+    two.ask(&list("a"));
     one.send(format!("{}\n", call(1, "read_late")));
-    assert_eq!(two.ask(&call(2, "echo"))["result"].as_str().unwrap().split('-').next(), Some("call"));
-    assert_eq!(two.ask(&list("b"))["result"], second);
+    two.ask(&call(2, "echo"));
+    two.ask(&list("b"));
     one.end();
     two.end();
-    let report = bench.finish();
-    assert!(report.windows.iter().all(|window| !window.ambiguous), "{report:?}");
+    let ended = bench.finish();
+    assert!(ended.report.windows.iter().all(|window| !window.ambiguous), "{:?}", ended.report);
+    for (name, expected) in
+        [("one-a", None), ("two-a", None), ("one-1", Some("tc_1")), ("two-2", Some("tc_2")), ("two-b", None)]
+    {
+        assert_eq!(ended.call(name), expected, "{name}");
+    }
+}
+
+/// Says what its own proxy answered to a call of its own, and acts in that call.
+const NESTING: &str = r#"
+import json, subprocess, sys
+inner = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+for line in sys.stdin:
+    message = json.loads(line)
+    meta = {"tool_call_id": "tc_forged"}
+    request = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {"name": "echo", "_meta": meta}}
+    print(json.dumps(request), file=inner.stdin, flush=True)
+    answer = json.loads(inner.stdout.readline())
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": answer}), flush=True)
+inner.stdin.close()
+sys.exit(inner.wait())
+"#;
+
+#[test]
+fn a_proxy_that_a_server_starts_is_refused_and_what_comes_of_it_stays_the_servers() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let (folder, within) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let place = bench.folder.path().to_str().unwrap();
+    let nested = command(within.path(), &["python3", "-c", SERVER, place, ""]);
+    let words = [nested.get_program()].into_iter().chain(nested.get_args());
+    let server: Vec<&str> =
+        ["python3", "-c", NESTING].into_iter().chain(words.map(|word| word.to_str().unwrap())).collect();
+    let mut proxy = Proxy::spawn(bench.inside(&command(folder.path(), &server)), folder);
+    assert_eq!(proxy.ask(&call(1, "echo"))["result"]["result"], "done");
+    proxy.end();
+    let ended = bench.finish();
+    assert_eq!(ended.windows(), [("tc_1", "echo", false)]);
+    assert_eq!(ended.report.decisions, 1);
+    assert!(ended.report.refused[0].contains("belongs to a tool server"), "{:?}", ended.report);
+    assert_eq!(ended.call("9"), Some("tc_1"));
 }
 
 #[test]
@@ -228,7 +336,7 @@ os.execv(sys.argv[1], sys.argv[1:])
     proxy.end();
 
     let log = bench.folder.path().join("driver.ndjson");
-    let report = bench.finish();
+    let report = bench.finish().report;
     let refused = report.refused.join("\n");
     for reason in ["runs another program", "LD_BIND_NOW", "not in the session's own cgroup"] {
         assert!(refused.contains(reason), "{reason}: {refused}");
@@ -292,7 +400,7 @@ fn our_own_binary_in_the_hands_of_somebody_else_is_refused() {
         assert_eq!(proxy.ask(&call(1, "echo"))["id"], 1, "{hand:?}");
         proxy.end();
     }
-    let report = bench.finish();
+    let report = bench.finish().report;
     assert_eq!(
         (report.verified, report.decisions, report.origin().as_str()),
         (0, 0, "self_reported"),
@@ -310,14 +418,14 @@ fn when_the_driver_is_gone_no_call_passes() {
         return;
     }
     let bench = Bench::new();
-    let mut proxy = bench.proxy();
-    assert_eq!(proxy.ask(&call(1, "echo"))["result"], "call-1");
-    // The session outlives its driver's socket here.
-    let _alive = Arc::clone(&bench.cgroup);
-    let report = bench.finish();
+    let mut proxy = bench.proxy("");
+    proxy.ask(&call(1, "echo"));
+    let Bench { cgroup, server, .. } = bench;
+    let report = server.finish();
     assert_eq!((report.decisions, report.windows.len()), (1, 1));
     assert_eq!(proxy.ask(&call(2, "echo"))["error"]["data"]["reason_code"], "E_LOG_UNWRITABLE");
     proxy.end();
+    assert!(cgroup.wait_empty(Duration::from_secs(10)).unwrap());
 }
 
 #[test]
@@ -325,26 +433,24 @@ fn nothing_is_verified_when_nobody_connects() {
     if !need_root() {
         return;
     }
-    let report = Bench::new().finish();
+    let report = Bench::new().finish().report;
     assert_eq!((report.origin(), report.decisions, report.windows.len()), ("self_reported".to_owned(), 0, 0));
 }
 
 #[test]
-fn the_session_stays_clean_after_many_calls() {
+fn many_calls_are_told_apart() {
     if !need_root() {
         return;
     }
     let bench = Bench::new();
-    let mut proxy = bench.proxy();
-    for id in 1..=40 {
-        assert_eq!(proxy.ask(&call(id, "echo"))["result"], format!("call-{id}"));
+    let mut proxy = bench.proxy("");
+    for id in 1..=300 {
+        proxy.ask(&call(id, "echo"));
     }
-    let children =
-        std::fs::read_dir(bench.cgroup.path()).unwrap().flatten().filter(|e| e.path().is_dir()).count();
-    assert!(children <= 3, "windows that are over are removed: {children}");
     proxy.end();
-    let cgroup = Arc::clone(&bench.cgroup);
-    assert_eq!(bench.finish().windows.len(), 40);
-    cgroup.remove().unwrap();
-    assert!(!cgroup.path().exists());
+    let ended = bench.finish();
+    assert_eq!(ended.report.windows.len(), 300);
+    for id in 1..=300 {
+        assert_eq!(ended.call(&id.to_string()), Some(format!("tc_{id}").as_str()));
+    }
 }

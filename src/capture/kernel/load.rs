@@ -1,5 +1,6 @@
 //! Loads the embedded object, attaches each program, and says of each whether that worked.
 
+use super::calls::Calls;
 use super::recorder::Sabotage;
 use crate::capture::object;
 use crate::capture::raw::Counters;
@@ -9,6 +10,7 @@ use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, loaded_links};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A traced program and the names that its tracepoint has had, newest first.
@@ -88,6 +90,7 @@ pub(super) struct Verified {
     ebpf: Ebpf,
     /// `None` while a consumer has it.
     ring: Option<RingBuf<MapData>>,
+    calls: Arc<Calls>,
     /// One row a program: the tracepoint that it will hang on, none for a socket program, or why it can't be used.
     loaded: Vec<(&'static str, std::result::Result<Option<&'static str>, String>)>,
 }
@@ -131,11 +134,13 @@ impl Verified {
         }
         let ring = ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
         let ring = RingBuf::try_from(ring).map_err(|error| refused("cannot map the ring", &error))?;
-        Ok(Self { ebpf, ring: Some(ring), loaded })
+        let calls = Arc::new(Calls::take(&mut ebpf)?);
+        Ok(Self { ebpf, ring: Some(ring), calls, loaded })
     }
 
-    /// Forgets the session before: its id, its counts.
+    /// Forgets the session before: its id, its counts, its calls.
     fn reset(&mut self, session_id: u64) -> Result<()> {
+        self.calls.reset()?;
         let map = self.ebpf.map_mut(".data").ok_or_else(|| missing(".data"))?;
         let mut shared: Array<_, Shared> =
             Array::try_from(map).map_err(|error| refused("cannot write .data", &error))?;
@@ -207,6 +212,11 @@ impl Programs {
             std::thread::sleep(Duration::from_millis(1));
         }
         Some(Verified { ring: Some(ring), ..self.verified })
+    }
+
+    /// Where tool calls are marked.
+    pub(super) fn calls(&self) -> &Arc<Calls> {
+        &self.verified.calls
     }
 
     /// Takes the ring out, for the consumer.
@@ -335,7 +345,7 @@ fn program_info(program: BorrowedFd<'_>) -> Result<aya_obj::generated::bpf_prog_
     }
 }
 
-fn missing(what: &str) -> Error {
+pub(super) fn missing(what: &str) -> Error {
     Error::new(Code::Internal, format!("the kernel object has no {what}"))
 }
 

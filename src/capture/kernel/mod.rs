@@ -1,5 +1,6 @@
 //! What touches the kernel: loading and attaching, the ring, the canaries, and the recorder that joins them.
 
+mod calls;
 mod canary;
 mod facts;
 mod load;

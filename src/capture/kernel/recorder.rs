@@ -8,11 +8,12 @@ use crate::capture::ledger::Ledger;
 use crate::capture::proof::{self, Seen};
 use crate::capture::recording::Recording;
 use crate::capture::spool::{Budget, Spool};
-use crate::capture::{CallWindow, Outcome, RING_BYTES, object, raw};
+use crate::capture::{CallMarks, CallWindow, Outcome, RING_BYTES, object, raw};
 use crate::error::{Code, Error, Result};
 use sha2::{Digest, Sha256};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -165,6 +166,12 @@ impl Recorder {
     #[must_use]
     pub fn session_cgroup_id(&self) -> u64 {
         self.cgroup.id
+    }
+
+    /// Where the driver marks the calls of this session.
+    #[must_use]
+    pub fn calls(&self) -> Arc<dyn CallMarks> {
+        Arc::clone(self.programs.calls()) as Arc<dyn CallMarks>
     }
 
     /// Runs the begin canary and waits until its records are here. The measured process may start afterwards.

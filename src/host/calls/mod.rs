@@ -1,20 +1,16 @@
-//! The driver's half of call windows: keeps the decision log, and gives each tool call a cgroup of its own.
+//! The driver's half of call windows: keeps the decision log, and says which call each tool server is working on.
 //!
-//! ```text
-//! session/            the agent, the proxies
-//! session/server-N/   a wrapped server and everything it started, while no call is in flight
-//! session/call-N/     the same processes, from the moment before a call reaches the server until its answer does
-//! ```
+//! A verified proxy starts a server; the kernel programs count everything that comes of it to that server. Before a
+//! call reaches the server, and after its answer, the driver writes the call's number where the programs look when
+//! they make a record: each effect is stamped with its call at the moment that it happens, by nobody but the kernel.
 //!
-//! Only the driver may move processes here, so an effect's cgroup says which call it belongs to. Whoever connects is
-//! verified first (see [`peer`]); the decision log is a file that only the driver can open.
+//! Whoever connects is verified first (see [`peer`]); the decision log is a file that only the driver can open.
 
 mod connection;
-mod moves;
 mod peer;
 
 use super::cgroup::SessionCgroup;
-use crate::capture::CallWindow;
+use crate::capture::{CallMarks, CallWindow};
 use crate::error::{Code, Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -28,7 +24,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Connections that are served in one run; further ones are refused.
+/// Connections that are served in one run; further ones are refused. No more servers are marked either.
 const MOST_CONNECTIONS: usize = 256;
 
 /// Bytes of decisions that one run may log; evidence reads no more either.
@@ -81,6 +77,15 @@ impl CallReport {
     }
 }
 
+/// The control socket of one run, open but not answered yet.
+#[derive(Debug)]
+pub struct ControlSocket {
+    config: CallConfig,
+    identity: peer::Identity,
+    log: File,
+    listener: OwnedFd,
+}
+
 /// Serves the control socket of one run.
 #[derive(Debug)]
 pub struct CallServer {
@@ -94,6 +99,7 @@ pub struct CallServer {
 struct Shared {
     config: CallConfig,
     identity: peer::Identity,
+    marks: Arc<dyn CallMarks>,
     tally: Mutex<Tally>,
 }
 
@@ -104,19 +110,17 @@ struct Tally {
     log_broken: bool,
     decisions: u64,
     windows: Vec<CallWindow>,
-    servers: u32,
-    calls: u32,
     verified: u32,
     refused: Vec<String>,
     refused_in_all: u64,
 }
 
-impl CallServer {
-    /// Opens the log and the socket, and serves them on threads of its own.
+impl ControlSocket {
+    /// Opens the log and the socket. Whoever connects waits until it is served.
     ///
     /// # Errors
-    /// `Io`, naming the log or the socket; `CallsUnavailable` when the socket can't be served.
-    pub fn start(config: CallConfig) -> Result<Self> {
+    /// `Io`, naming the log; `CallsUnavailable`, naming the socket.
+    pub fn open(config: CallConfig) -> Result<Self> {
         let log = OpenOptions::new()
             .append(true)
             .create_new(true)
@@ -124,39 +128,44 @@ impl CallServer {
             .open(&config.log)
             .map_err(|error| Error::io("cannot create the decision log", &config.log, error))?;
         let identity = peer::Identity::of(&config.binary)?;
-        let at = |doing: &str, error: io::Error| {
-            Error::new(Code::CallsUnavailable, format!("{doing}: {error}"))
-                .at(config.socket.display())
-                .because(error)
-        };
-        let listener =
-            listener(&config.socket).map_err(|error| at("cannot serve the control socket", error))?;
-        let (stopped, stop) = io::pipe().map_err(|error| at("cannot make a pipe", error))?;
+        let listener = listener(&config.socket)
+            .map_err(|error| unavailable(&config, "cannot make the control socket", error))?;
+        Ok(Self { config, identity, log, listener })
+    }
+
+    /// Serves it on threads of its own, and marks calls for the capture of the same session.
+    ///
+    /// # Errors
+    /// `CallsUnavailable`.
+    pub fn serve(self, marks: Arc<dyn CallMarks>) -> Result<CallServer> {
+        let Self { config, identity, log, listener } = self;
+        let (stopped, stop) =
+            io::pipe().map_err(|error| unavailable(&config, "cannot make a pipe", error))?;
         let tally = Tally {
             log,
             logged: 0,
             log_broken: false,
             decisions: 0,
             windows: Vec::new(),
-            servers: 0,
-            calls: 0,
             verified: 0,
             refused: Vec::new(),
             refused_in_all: 0,
         };
-        let socket = config.socket.clone();
-        let shared = Arc::new(Shared { config, identity, tally: Mutex::new(tally) });
+        let shared = Arc::new(Shared { config, identity, marks, tally: Mutex::new(tally) });
         let for_thread = Arc::clone(&shared);
         let accepting = std::thread::Builder::new()
             .name("calls".to_owned())
             .spawn(move || accept(&for_thread, &listener, stopped))
-            .map_err(|error| {
-                Error::new(Code::CallsUnavailable, format!("cannot start a thread: {error}"))
-                    .at(socket.display())
-            })?;
-        Ok(Self { shared, stop: Some(stop), accepting: Some(accepting) })
+            .map_err(|error| unavailable(&shared.config, "cannot start a thread", error))?;
+        Ok(CallServer { shared, stop: Some(stop), accepting: Some(accepting) })
     }
+}
 
+fn unavailable(config: &CallConfig, doing: &str, error: io::Error) -> Error {
+    Error::new(Code::CallsUnavailable, format!("{doing}: {error}")).at(config.socket.display()).because(error)
+}
+
+impl CallServer {
     /// Ends all connections and tells what happened. To be called when the measured tree is gone.
     #[must_use]
     pub fn finish(mut self) -> CallReport {

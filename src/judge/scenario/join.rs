@@ -8,7 +8,7 @@ use crate::evidence::tool_effects::{Attribution, CallEffects};
 /// How the layers of a run are joined. Anything less than these two is a [`Stop`].
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Join<'a> {
-    /// The same id in the SDK's events, in the one decision, and on the effects of one call of its own cgroup.
+    /// The same id in the SDK's events, in the one decision, and on the effects that are stamped with one call.
     Strong(Call<'a>),
     /// One call, one decision, one window: but the id that the SDK reported is nowhere else.
     ByOrder(Call<'a>),
@@ -24,7 +24,7 @@ pub(super) struct Call<'a> {
     pub sdk_version: &'a str,
     /// `seq` of start and completion.
     pub sdk_seqs: [u64; 2],
-    /// What the kernel showed in the call's own cgroup.
+    /// What the kernel stamped with the call.
     pub effects: &'a CallEffects,
 }
 
@@ -120,7 +120,7 @@ fn reported_call<'a>(run: &Run<'a>) -> Result<(&'a SdkEvent, &'a SdkEvent), Stop
     Ok((started, completed))
 }
 
-/// The call's own effects, told from all others by its own cgroup.
+/// The call's own effects, told from all others by the stamp that the kernel gave them.
 fn measured_call<'a>(run: &Run<'a>, id: &str, tool: &str) -> Result<&'a CallEffects, Stop> {
     let [call] = run.effects.calls.as_slice() else {
         return stop(format!("expected the effects of exactly one call, found {}", run.effects.calls.len()));

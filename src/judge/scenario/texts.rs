@@ -56,8 +56,8 @@ pub(super) fn finding(row: &Conclusion) -> String {
     let tool = reported.map_or("", |evidence| evidence.tool.as_str());
     let _infallible = writeln!(
         text,
-        "The SDK reported one call, `{tool}` ({call}), and the policy allowed it. In the cgroup of that same call, in each of {} runs, \
-         the kernel measured {}. The report does not contain it. A baseline of the same agent on the same head, with the same call and \
+        "The SDK reported one call, `{tool}` ({call}), and the policy allowed it. While its server worked on that same call, in each of {} \
+         runs, the kernel measured {}. The report does not contain it. A baseline of the same agent on the same head, with the same call and \
          the same report, does not have it.",
         row.reference.proof_pack.archive_count,
         cell(&measured),

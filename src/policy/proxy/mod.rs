@@ -58,10 +58,11 @@ pub fn run(options: Options) -> Result<Ended> {
     // From here no process of the same uid can trace this one or read its memory and descriptors.
     nix::sys::prctl::set_dumpable(false)
         .map_err(|error| broken("cannot become non-dumpable", error.into()))?;
-    let mut recorder = Recorder::open(&options.decision_log, options.control.as_deref())?;
+    // The driver must know this process before it has a child: what it starts from then on is the server.
+    let recorder = Recorder::open(&options.decision_log, options.control.as_deref())?;
     let (caller_in, caller_out) =
         take_standard_streams().map_err(|error| broken("cannot take the standard streams", error))?;
-    let mut server = spawn(&options.server, &mut recorder)?;
+    let mut server = spawn(&options.server)?;
     let (Some(to_server), Some(from_server)) = (server.stdin.take(), server.stdout.take()) else {
         return Err(Error::new(Code::ProxyBroken, "the server has no standard streams"));
     };
@@ -106,15 +107,11 @@ pub fn end_like(ended: Ended) -> ! {
     }
 }
 
-/// Starts the server. Under a driver it is born in a cgroup of its own, and so is everything that it starts.
-fn spawn(argv: &[OsString], recorder: &mut Recorder) -> Result<Child> {
-    let driver = |error| broken("the driver did not prepare a cgroup for the server", error);
+fn spawn(argv: &[OsString]) -> Result<Child> {
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::new(Code::Usage, "expected the server's command after --"))?;
-    recorder.spawning(false).map_err(driver)?;
     let spawned = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-    recorder.spawning(true).map_err(driver)?;
     spawned.map_err(|error| {
         Error::new(Code::ServerNotStarted, format!("cannot start the MCP server: {error}"))
             .at(program.display())

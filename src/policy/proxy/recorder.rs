@@ -79,11 +79,6 @@ impl Recorder {
         self.tell(&Request::End { call })
     }
 
-    /// The server is about to be spawned, or has been.
-    pub(super) fn spawning(&mut self, over: bool) -> io::Result<()> {
-        self.tell(if over { &Request::Spawned } else { &Request::Spawning })
-    }
-
     fn tell(&mut self, request: &Request) -> io::Result<()> {
         match self {
             Self::Driver(client) => client.ask(request),

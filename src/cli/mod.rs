@@ -78,10 +78,7 @@ enum Command {
     /// Becomes a measured program; started by the driver alone.
     #[cfg(all(feature = "capture", target_os = "linux"))]
     #[command(name = crate::host::launch::SUBCOMMAND, hide = true)]
-    Launch {
-        /// Descriptor of the specification.
-        spec: i32,
-    },
+    Launch,
 }
 
 /// Parses, calls, and maps the outcome to an exit code.
@@ -134,7 +131,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
-        Command::Launch { spec } => Ok(crate::host::launcher::main(spec)),
+        Command::Launch => Ok(crate::host::launcher::main()),
     }
 }
 

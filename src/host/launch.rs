@@ -1,7 +1,10 @@
 //! Starts the measured program: the driver's side.
 //!
 //! The driver has threads, so it can't safely do much between fork and exec. It executes itself as a launcher
-//! (`launcher.rs`), one thread, which reads a [`Launch`] from an inherited descriptor and builds the sandbox.
+//! (`launcher.rs`), one thread, which builds the sandbox. Both talk over one socket, the launcher's standard input: the
+//! [`Launch`] and descriptors go down, then the word to begin; reports come up, and the end of the stream when the
+//! program has been executed. Nothing is inherited, so that no hook between fork and exec is needed and the driver's
+//! memory, with the whole ring in it, is never copied.
 //!
 //! **How the cgroup is joined.** The launcher writes `0` to a `cgroup.procs` that root opened, as the last step before
 //! execve and after it gave up every privilege. `clone3` with CLONE_INTO_CGROUP would save the one attach event,
@@ -13,14 +16,13 @@
 //! launcher waits, outside the cgroup, until the driver gives it the word.
 
 use crate::error::{Code, Error, Result};
-use nix::libc;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Read, Seek, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -58,15 +60,17 @@ pub struct Launch {
     pub view: FileView,
     /// Processes of that user, when no pids controller bounds the tree.
     pub nproc: Option<u64>,
-    /// Inherited: `cgroup.procs` of the session.
-    pub procs_fd: RawFd,
-    /// Inherited: `cgroup.procs` of the version 1 pids group.
-    pub pids_fd: Option<RawFd>,
-    /// Inherited: where reports go.
-    pub report_fd: RawFd,
-    /// Inherited: a byte comes when the cgroup may be joined.
-    pub go_fd: RawFd,
+    /// `cgroup.procs` of the session.
+    pub procs: Passed,
+    /// `cgroup.procs` of the version 1 pids group.
+    pub pids: Option<Passed>,
 }
+
+/// Place of a descriptor among those that are passed to the launcher.
+pub type Passed = usize;
+
+/// Descriptors that a launch can pass.
+const MOST_PASSED: usize = 8;
 
 /// What a measured program sees of the file system.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,8 +81,8 @@ pub struct FileView {
     pub private: Vec<PrivateFolder>,
     /// Files and folders that appear at another (or the same) place.
     pub binds: Vec<Bind>,
-    /// Detached mounts, by inherited descriptor, and where they are attached.
-    pub attach: Vec<(RawFd, PathBuf)>,
+    /// Detached mounts and where they are attached.
+    pub attach: Vec<(Passed, PathBuf)>,
     /// Files and folders that are covered, if they exist.
     pub hide: Vec<PathBuf>,
 }
@@ -133,8 +137,7 @@ pub(super) enum Report {
 #[derive(Debug)]
 pub struct Launching {
     child: Option<Child>,
-    reports: PipeReader,
-    go: PipeWriter,
+    socket: UnixStream,
 }
 
 /// A measured program that has begun.
@@ -150,45 +153,56 @@ pub struct Launched {
     pub fences: Vec<String>,
 }
 
-/// Descriptors that the launcher inherits, by the number that [`Launch`] names.
-pub struct Inherited<'a>(pub Vec<BorrowedFd<'a>>);
-
 /// Starts `launcher` (this binary) with `launch`. It gets ready by itself and does not touch the cgroup.
 ///
 /// # Errors
 /// `SandboxFailed`.
-pub fn start(launcher: &Path, mut launch: Launch, inherited: &Inherited<'_>) -> Result<Launching> {
-    let failed = |step: &str, error: std::io::Error| {
+pub fn start(launcher: &Path, launch: &Launch, passed: &[BorrowedFd<'_>]) -> Result<Launching> {
+    let failed = |step: &str, error: io::Error| {
         Error::new(Code::SandboxFailed, format!("cannot start the launcher ({step}): {error}")).because(error)
     };
-    let (reports, report) = std::io::pipe().map_err(|error| failed("pipe", error))?;
-    let (wait, go) = std::io::pipe().map_err(|error| failed("pipe", error))?;
-    (launch.report_fd, launch.go_fd) = (report.as_raw_fd(), wait.as_raw_fd());
-    let spec = memory_file(&crate::files::compact(&launch)?).map_err(|error| failed("memfd", error))?;
-    let mut passed: Vec<RawFd> = inherited.0.iter().map(AsRawFd::as_raw_fd).collect();
-    passed.extend([report.as_raw_fd(), wait.as_raw_fd(), spec.as_raw_fd()]);
-    let mut command = Command::new(launcher);
-    command
+    let (socket, theirs) = UnixStream::pair().map_err(|error| failed("socket", error))?;
+    let child = Command::new(launcher)
         .arg(SUBCOMMAND)
-        .arg(spec.as_raw_fd().to_string())
         .env_clear()
         .current_dir("/")
-        .stdin(Stdio::null())
+        .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe; the vector was made before.
-    unsafe {
-        command.pre_exec(move || {
-            for fd in &passed {
-                if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            Ok(())
-        });
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed("exec", error))?;
+    let launching = Launching { child: Some(child), socket };
+    let text = crate::files::compact(launch)?;
+    send(&launching.socket, &text, passed).map_err(|error| failed("what to launch", error))?;
+    Ok(launching)
+}
+
+fn send(mut socket: &UnixStream, text: &str, passed: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let length = (text.len() as u64).to_le_bytes();
+    let descriptors: Vec<RawFd> = passed.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&descriptors)];
+    let parts = [IoSlice::new(&length)];
+    sendmsg::<()>(socket.as_raw_fd(), &parts, &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    socket.write_all(text.as_bytes())
+}
+
+/// The launcher's end of what [`start`] sends.
+pub(super) fn receive(socket: &UnixStream) -> io::Result<(Launch, Vec<OwnedFd>)> {
+    let mut length = [0; 8];
+    let mut space = nix::cmsg_space!([RawFd; MOST_PASSED]);
+    let mut parts = [IoSliceMut::new(&mut length)];
+    let message =
+        recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut passed = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(descriptors) = control {
+            // SAFETY: the kernel just made these descriptors for this process, and nobody else knows them.
+            passed.extend(descriptors.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
     }
-    let child = command.spawn().map_err(|error| failed("exec", error))?;
-    Ok(Launching { child: Some(child), reports, go })
+    let mut text = Vec::new();
+    socket.take(u64::from_le_bytes(length)).read_to_end(&mut text)?;
+    Ok((serde_json::from_slice(&text)?, passed))
 }
 
 impl Launching {
@@ -197,10 +211,14 @@ impl Launching {
     /// # Errors
     /// `SandboxFailed` or `ProgramUnusable`, as the launcher reports; the child is gone then.
     pub fn go(mut self) -> Result<Launched> {
-        let _what_it_reports_says_why_it_is_gone = self.go.write(b"!");
-        let mut told = String::new();
-        let read = self.reports.read_to_string(&mut told);
-        let (program, notes, fences) = outcome(&told)?;
+        let _what_it_reports_says_why_it_is_gone = self.socket.write(b"!");
+        let mut told = Vec::new();
+        let read = match self.socket.read_to_end(&mut told) {
+            // It was gone before it took the word; what it said before that is here.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(told.len()),
+            other => other,
+        };
+        let (program, notes, fences) = outcome(&String::from_utf8_lossy(&told))?;
         match self.child.take() {
             Some(child) if read.is_ok() => Ok(Launched { child, program, notes, fences }),
             child => {
@@ -239,19 +257,6 @@ fn outcome(told: &str) -> Result<(PathBuf, Vec<String>, Vec<String>)> {
         }
     }
     ready.ok_or_else(|| Error::new(Code::SandboxFailed, "the launcher ended without a word"))
-}
-
-fn memory_file(text: &str) -> std::io::Result<OwnedFd> {
-    // SAFETY: memfd_create reads a C string and gives back a new descriptor or -1.
-    let fd = unsafe { libc::memfd_create(c"launch".as_ptr(), libc::MFD_CLOEXEC) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    let mut file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
-    Ok(file.into())
 }
 
 /// `NAME=value` lines of an environment.

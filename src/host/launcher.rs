@@ -6,7 +6,7 @@
 mod fences;
 mod view;
 
-use super::launch::{Launch, Network, Report};
+use super::launch::{self, Launch, Network, Report};
 use super::program::{self, Who};
 use crate::error::{Code, Error, Exit, Result};
 use nix::libc;
@@ -14,43 +14,44 @@ use nix::sched::{CloneFlags, unshare};
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
 
-/// Runs the launcher with the [`Launch`] that descriptor `spec` holds. Comes back only when something failed.
+/// Runs the launcher with the [`Launch`] that comes over standard input. Comes back only when something failed.
 #[must_use]
-pub fn main(spec: RawFd) -> Exit {
-    // SAFETY: the driver passes this descriptor for us alone.
-    let spec = File::from(unsafe { OwnedFd::from_raw_fd(spec) });
-    let Ok(launch) = read_spec(spec) else { return Exit::Usage };
-    // SAFETY: as above.
-    let mut reports = File::from(unsafe { OwnedFd::from_raw_fd(launch.report_fd) });
-    // SAFETY: as above.
-    let go = unsafe { OwnedFd::from_raw_fd(launch.go_fd) };
-    let Err(error) = become_program(&launch, &mut reports, &go);
+pub fn main() -> Exit {
+    let Ok(driver) = take_standard_input() else { return Exit::Usage };
+    let Ok((launch, passed)) = launch::receive(&driver) else { return Exit::Usage };
+    let Err(error) = become_program(&launch, &passed, &driver);
     let report = Report::Failed {
         program: error.code() == Code::ProgramUnusable,
         message: error.to_string(),
         hint: error.advice().map(str::to_owned),
     };
-    let _driver_gone = tell(&mut reports, &report);
+    let _driver_gone = tell(&driver, &report);
     Exit::CannotMeasure
 }
 
-fn read_spec(mut spec: File) -> Result<Launch> {
-    let mut text = String::new();
-    spec.read_to_string(&mut text)
-        .map_err(|error| Error::new(Code::Internal, format!("cannot read the launch: {error}")))?;
-    serde_json::from_str(&text).map_err(|error| Error::new(Code::Internal, format!("not a launch: {error}")))
+/// The driver's socket as a descriptor that closes with the execve; the program's own input is empty.
+fn take_standard_input() -> std::io::Result<UnixStream> {
+    let driver = std::io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(driver.into())
 }
 
-fn tell(reports: &mut File, report: &Report) -> Result<()> {
+fn tell(mut driver: &UnixStream, report: &Report) -> Result<()> {
     let line = crate::files::compact(report)?;
-    writeln!(reports, "{line}")
+    driver
+        .write_all(format!("{line}\n").as_bytes())
         .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot report: {error}")))
 }
 
-fn become_program(launch: &Launch, reports: &mut File, go: &OwnedFd) -> Result<std::convert::Infallible> {
+fn become_program(
+    launch: &Launch,
+    passed: &[OwnedFd],
+    mut driver: &UnixStream,
+) -> Result<std::convert::Infallible> {
     nix::unistd::setsid().map_err(|error| fences::failed("setsid", error))?;
     let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
     if launch.network == Network::None {
@@ -58,12 +59,12 @@ fn become_program(launch: &Launch, reports: &mut File, go: &OwnedFd) -> Result<s
     }
     unshare(namespaces).map_err(|error| fences::failed("unshare", error))?;
     fences::limits(launch.nproc)?;
-    view::build(&launch.view)?;
+    view::build(&launch.view, passed)?;
     if launch.network == Network::None {
         fences::loopback_up()?;
     }
-    if let Some(pids) = launch.pids_fd {
-        join(pids)?;
+    if let Some(pids) = launch.pids {
+        join(&passed[pids])?;
     }
     // While root can still see why something doesn't do; what it decides by is the modes, for the measured user.
     let who = Who { uid: launch.uid, gid: launch.gid, name: &launch.user };
@@ -91,19 +92,19 @@ fn become_program(launch: &Launch, reports: &mut File, go: &OwnedFd) -> Result<s
     fence_names.extend(launch.view.read_only.then_some("read-only file system"));
     fence_names.extend(scoped.then_some("landlock signal scope"));
     let fences = fence_names.into_iter().map(str::to_owned).collect();
-    tell(reports, &Report::Ready { program: found.path.clone(), notes, fences })?;
+    tell(driver, &Report::Ready { program: found.path.clone(), notes, fences })?;
 
     fences::default_signals()?;
-    // Everything but stdio closes with the execve; until then reports and cgroup.procs are needed.
+    // Everything but stdio closes with the execve; until then the driver and cgroup.procs are needed.
     // SAFETY: close_range with CLOEXEC only sets a flag.
     if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } < 0 {
         return Err(fences::failed("close_range", nix::Error::last()));
     }
     // Nothing comes when the driver is gone or has given up: then there is nothing to become.
-    nix::unistd::read(go, &mut [0]).ok().filter(|bytes| *bytes == 1).ok_or_else(|| {
-        Error::new(Code::SandboxFailed, "the driver gave up before the program was started")
-    })?;
-    join(launch.procs_fd)?;
+    driver
+        .read_exact(&mut [0])
+        .map_err(|_| Error::new(Code::SandboxFailed, "the driver gave up before the program was started"))?;
+    join(&passed[launch.procs])?;
     let error = match nix::unistd::execve(&path, &argv, &environment) {
         Ok(never) => match never {},
         Err(error) => error,
@@ -112,10 +113,12 @@ fn become_program(launch: &Launch, reports: &mut File, go: &OwnedFd) -> Result<s
 }
 
 /// `0` in `cgroup.procs` means the writer.
-fn join(procs: RawFd) -> Result<()> {
-    // SAFETY: the buffer is one byte of static memory; the driver passes an open cgroup.procs.
-    let written = unsafe { libc::write(procs, b"0".as_ptr().cast(), 1) };
-    if written == 1 { Ok(()) } else { Err(fences::failed("joining the cgroup", nix::Error::last())) }
+fn join(procs: &OwnedFd) -> Result<()> {
+    match nix::unistd::write(procs, b"0") {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(fences::failed("joining the cgroup", nix::Error::EIO)),
+        Err(error) => Err(fences::failed("joining the cgroup", error)),
+    }
 }
 
 fn path_of(environment: &[Vec<u8>]) -> &OsStr {

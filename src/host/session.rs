@@ -21,7 +21,7 @@ use super::cgroup::{self, Leftover, SessionCgroup};
 use super::environment::Environment;
 use super::folder::Folder;
 use super::interrupt::Interrupt;
-use super::launch::{self, Bind, FileView, Inherited, Launch, Network, PrivateFolder};
+use super::launch::{self, Bind, FileView, Launch, Network, Passed, PrivateFolder};
 pub use super::output::CapturedStream;
 use super::state::{self, HostLock};
 use super::user::MeasuredUser;
@@ -29,7 +29,7 @@ use super::{BINARY, FIXTURE, LOGS, WORK};
 use crate::error::{Code, Error, Result};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +39,11 @@ use std::time::Duration;
 const WORK_BYTES: u64 = 1 << 30;
 const LOG_BYTES: u64 = 64 << 20;
 const MEBIBYTE: u64 = 1 << 20;
+/// The descriptors that the launcher gets, in this order.
+const WORK_MOUNT: Passed = 0;
+const LOGS_MOUNT: Passed = 1;
+const PROCS: Passed = 2;
+const PIDS: Passed = 3;
 
 /// The host, taken for measuring.
 #[derive(Debug)]
@@ -233,8 +238,8 @@ impl<'host> Session<'host> {
     pub fn launch(self) -> Result<Launching<'host>> {
         let procs = self.cgroup.procs_file()?;
         let pids = self.cgroup.pids_file()?;
-        let mut inherited = vec![procs.as_fd(), self.work.fd(), self.logs.fd()];
-        inherited.extend(pids.as_ref().map(AsFd::as_fd));
+        let mut passed = vec![self.work.fd(), self.logs.fd(), procs.as_fd()];
+        passed.extend(pids.as_ref().map(AsFd::as_fd));
         let launch = Launch {
             argv: self.spec.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
             environment: launch::environment_lines(&self.environment()),
@@ -248,12 +253,10 @@ impl<'host> Session<'host> {
             network: self.spec.network,
             view: self.view(),
             nproc: self.cgroup.limits().is_empty().then_some(self.spec.pids),
-            procs_fd: procs.as_raw_fd(),
-            pids_fd: pids.as_ref().map(AsRawFd::as_raw_fd),
-            report_fd: -1,
-            go_fd: -1,
+            procs: PROCS,
+            pids: pids.as_ref().map(|_| PIDS),
         };
-        let launcher = launch::start(&self.spec.launcher, launch, &Inherited(inherited))?;
+        let launcher = launch::start(&self.spec.launcher, &launch, &passed)?;
         Ok(Launching { launcher, session: self })
     }
 
@@ -275,10 +278,7 @@ impl<'host> Session<'host> {
         }
         let mut binds =
             vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }];
-        let attach = vec![
-            (self.work.fd().as_raw_fd(), PathBuf::from(WORK)),
-            (self.logs.fd().as_raw_fd(), self.spec.place.logs().to_owned()),
-        ];
+        let attach = vec![(WORK_MOUNT, PathBuf::from(WORK)), (LOGS_MOUNT, self.spec.place.logs().to_owned())];
         let mut hide = self.spec.hide.clone();
         let mut read_only = false;
         match &self.spec.place {

@@ -2,8 +2,12 @@
 //!
 //! When the record of each step is found, exactly once and in order, every hook worked at that moment. The script is raw system calls after
 //! `clone3`, so that nothing but its own steps is recorded; the nonce in its paths makes it impossible to prepare the records.
+//!
+//! The child shares the driver's memory until it executes, as after `vfork`: a copy of the page tables, with the whole ring in them, would
+//! take longer than the script.
 
 use crate::error::{Code, Error, Result};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::ffi::CString;
@@ -96,11 +100,9 @@ impl Script {
         lines
     }
 
-    /// What the child does. Only system calls: after a raw clone of a process with threads, nothing of the C library may be relied on.
-    ///
-    /// # Safety
-    /// To be called in a child that shares no memory with its parent. Never returns.
-    unsafe fn play(&self) -> ! {
+    /// What the child does. Only system calls: after a raw clone of a process with threads, nothing of the C library may be relied on, and
+    /// what it leaves in memory is left in the parent's.
+    unsafe extern "C" fn play(&self) -> ! {
         let address = |port: u16| libc::sockaddr_in {
             sin_family: libc::AF_INET as u16,
             sin_port: port.to_be(),
@@ -111,8 +113,7 @@ impl Script {
         let size = size_of::<libc::sockaddr_in>();
         let argv = [c"canary".as_ptr(), std::ptr::null()];
         let environment: [*const libc::c_char; 1] = [std::ptr::null()];
-        // SAFETY: every pointer is to memory of this process that lives until exec; failures leave a record missing, which is what the
-        // canary is for.
+        // SAFETY: every pointer is to memory that lives until exec; failures leave a record missing, which is what the canary is for.
         unsafe {
             use libc::{AT_FDCWD, syscall};
             let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC;
@@ -145,7 +146,9 @@ impl Script {
     }
 }
 
-/// A child in the session's cgroup from its first instruction on.
+const STACK_BYTES: usize = 64 * 1024;
+
+/// A child in the session's cgroup from its first instruction on; comes back when it has executed or ended.
 fn spawn(cgroup: BorrowedFd<'_>, script: &Script) -> Result<i32> {
     #[repr(C)]
     #[derive(Default)]
@@ -162,19 +165,46 @@ fn spawn(cgroup: BorrowedFd<'_>, script: &Script) -> Result<i32> {
         set_tid_size: u64,
         cgroup: u64,
     }
+    let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
     let arguments = CloneArguments {
-        flags: CLONE_INTO_CGROUP,
+        flags: CLONE_INTO_CGROUP | libc::CLONE_VM as u64 | libc::CLONE_VFORK as u64,
         exit_signal: libc::SIGCHLD as u64,
+        stack: stack.as_mut_ptr() as u64,
+        stack_size: STACK_BYTES as u64,
         cgroup: cgroup.as_raw_fd() as u64,
         ..CloneArguments::default()
     };
-    // SAFETY: without CLONE_VM the child has a copy of all memory; it goes straight into `play`, which makes only system calls.
-    match unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) } {
-        // SAFETY: this is the child, which shares no memory with the parent.
-        0 => unsafe { script.play() },
-        -1 => Err(failed("clone3 into the session's cgroup", &std::io::Error::last_os_error().to_string())),
-        pid => Ok(pid as i32),
+    // A handler of the driver's must not run in the child.
+    let before = SigSet::all()
+        .thread_swap_mask(SigmaskHow::SIG_SETMASK)
+        .map_err(|errno| failed("blocking signals", &errno.to_string()))?;
+    let result: i64;
+    // SAFETY: the child goes straight into `play` on a stack of its own, makes only system calls, and never comes back; this thread stands
+    // still until it has executed or ended, so all that it reads lives. The kernel keeps all registers but rax, rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov rdi, r8",
+            "call rdx",
+            "ud2",
+            "2:",
+            inlateout("rax") libc::SYS_clone3 => result,
+            in("rdi") &raw const arguments,
+            in("rsi") size_of::<CloneArguments>(),
+            in("rdx") Script::play as unsafe extern "C" fn(&Script) -> !,
+            in("r8") script,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
     }
+    before.thread_set_mask().map_err(|errno| failed("giving signals back", &errno.to_string()))?;
+    if result < 0 {
+        let why = std::io::Error::from_raw_os_error(-result as i32);
+        return Err(failed("clone3 into the session's cgroup", &why.to_string()));
+    }
+    Ok(result as i32)
 }
 
 /// An executable in memory that does nothing but exit(0).
@@ -226,9 +256,8 @@ fn elf() -> Vec<u8> {
 }
 
 const SETUP_BYTES: usize = 120;
-/// Where `struct io_uring_params` has what one request needs.
+/// Where `struct io_uring_params` has the offset of the tail.
 const SQ_TAIL: usize = 40 + 4;
-const SQ_ARRAY: usize = 40 + 24;
 
 /// Whether this kernel lets us make a ring at all.
 fn uring_works() -> bool {
@@ -245,7 +274,7 @@ fn uring_works() -> bool {
 /// One NOP through a ring, with system calls only.
 ///
 /// # Safety
-/// As [`Script::play`].
+/// For the canary's child, on which nobody else's mappings depend.
 unsafe fn submit_nothing() {
     const SQES: libc::c_long = 0x1000_0000;
     let mut parameters = [0_u8; SETUP_BYTES];
@@ -259,14 +288,17 @@ unsafe fn submit_nothing() {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
         let ring = libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, fd, 0);
         let entries = libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, fd, SQES);
-        if fd < 0 || ring < 0 || entries < 0 {
-            return;
+        if fd >= 0 && ring >= 0 && entries >= 0 {
+            // The entry is zero, which is a NOP; the index array is zero, which is that entry.
+            let tail = (ring as usize + offset(&parameters, SQ_TAIL)) as *const std::sync::atomic::AtomicU32;
+            (*tail).store(1, std::sync::atomic::Ordering::Release);
+            libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, 1, 0, 0);
         }
-        // The entry is zero, which is a NOP; the index array is zero, which is that entry.
-        let tail = (ring as usize + offset(&parameters, SQ_TAIL)) as *const std::sync::atomic::AtomicU32;
-        let _array = offset(&parameters, SQ_ARRAY);
-        (*tail).store(1, std::sync::atomic::Ordering::Release);
-        libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, 1, 0, 0);
+        for mapping in [ring, entries] {
+            if mapping >= 0 {
+                libc::syscall(libc::SYS_munmap, mapping, 4096);
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ const ATTR_NOSUID: u64 = 2;
 const ATTR_NODEV: u64 = 4;
 
 /// Builds the view in the mount namespace that the caller just entered.
-pub(super) fn build(view: &FileView) -> Result<()> {
+pub(super) fn build(view: &FileView, passed: &[OwnedFd]) -> Result<()> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| failed("making mounts private", "/", e))?;
@@ -39,9 +39,9 @@ pub(super) fn build(view: &FileView) -> Result<()> {
     }
     let mut writable: Vec<PathBuf> =
         view.private.iter().filter_map(|folder| folder.path.canonicalize().ok()).collect();
-    for (fd, target) in &view.attach {
+    for (mount, target) in &view.attach {
         make_target(target, true)?;
-        attach(*fd, target)?;
+        attach(passed[*mount].as_raw_fd(), target)?;
         writable.push(target.clone());
     }
     for (bind, clone) in view.binds.iter().zip(&clones) {

@@ -1,21 +1,22 @@
 //! One measured run, from an empty cgroup to an archive: joins host, capture and evidence.
 //!
-//! Both `record` and `run` go through [`measure`], so that there is one way in which anything is ever measured.
+//! Both `record` and `run` go through [`prepare`], so that there is one way in which anything is ever measured.
 
-use crate::capture::{ArmOptions, Loaded, Recorder, Summary};
+use crate::capture::{ArmOptions, Loaded, Recorder, Recording, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
 use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
+use crate::host::cgroup::{self, SessionCgroup};
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
 use crate::host::program::{Who, can_enter};
-use crate::host::session::{CapturedStream, Ended, Host, Place, Session, Spec};
+use crate::host::session::{CapturedStream, Ended, Host, Launching, Place, Session, Spec};
+use crate::host::state;
 use crate::host::user::MeasuredUser;
-use crate::host::{cgroup, state};
 use crate::policy::control::CONTROL_VARIABLE;
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,7 +24,9 @@ use std::io::Read;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Bytes of each output stream that are kept.
 const OUTPUT_BYTES: u64 = 1024 * 1024;
@@ -123,104 +126,172 @@ impl Measured {
 /// archive is a [`Measured`] that says so.
 pub fn measure(
     host: &Host,
-    wanted: &Measurement,
+    wanted: Measurement,
     key: &RedactionKey,
     programs: &mut Option<Loaded>,
 ) -> Result<Measured> {
+    prepare(host, wanted)?.capture(programs)?.assemble(key)
+}
+
+/// A run made ready: its launcher builds the sandbox, outside of its cgroup, and waits. Dropping it clears all away.
+#[derive(Debug)]
+pub struct Prepared<'host> {
+    wanted: Measurement,
+    logs: WantedLogs,
+    driver: Vec<(&'static str, PathBuf)>,
+    control: Option<ControlSocket>,
+    cgroup: Arc<SessionCgroup>,
+    launching: Launching<'host>,
+    spool: TempDir,
+    host: &'host Host,
+}
+
+/// A run that is over and captured: nothing of its tree is left, and its records wait in the spool.
+#[derive(Debug)]
+pub struct Captured<'host> {
+    wanted: Measurement,
+    logs: WantedLogs,
+    driver: Vec<(&'static str, PathBuf)>,
+    report: Option<CallReport>,
+    recording: Recording,
+    ended: Ended,
+    spool: TempDir,
+    host: &'host Host,
+}
+
+/// The logs of the measured program that become evidence.
+#[derive(Debug)]
+struct WantedLogs {
+    sdk: Option<Log>,
+    decisions: Option<Log>,
+}
+
+/// Makes everything ready that can be made ready before the capture is armed. No measured tree may be alive: the
+/// launcher has the measured user's uid before it has a cgroup.
+///
+/// # Errors
+/// Whatever kept it from being made ready; all is cleared away then.
+pub fn prepare(host: &Host, wanted: Measurement) -> Result<Prepared<'_>> {
     let spool = spool(host)?;
-    std::fs::create_dir_all(&wanted.output)
-        .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
-    let sdk =
-        wanted.sdk_log.as_ref().map(|place| Log::prepare(place, "sdk-events.ndjson", wanted)).transpose()?;
-    let decisions = wanted
-        .decision_log
-        .as_ref()
-        .map(|place| Log::prepare(place, "policy-decisions.ndjson", wanted))
-        .transpose()?;
-    let driver = driver_variables(wanted, sdk.as_ref(), decisions.as_ref());
+    let log = |place: &Option<LogPlace>, name| {
+        place.as_ref().map(|place| Log::prepare(place, name, &wanted)).transpose()
+    };
+    let logs = WantedLogs {
+        sdk: log(&wanted.sdk_log, "sdk-events.ndjson")?,
+        decisions: log(&wanted.decision_log, "policy-decisions.ndjson")?,
+    };
+    let driver = driver_variables(&wanted, &logs);
     let mut environment = wanted.environment.clone();
     environment
         .extend(driver.iter().map(|(name, value)| (OsString::from(name), value.clone().into_os_string())));
 
-    let session = Session::prepare(host, spec(host, wanted, environment, spool.path())?)?;
-    let cgroup = std::sync::Arc::clone(session.cgroup());
+    let session = Session::prepare(host, spec(host, &wanted, environment, spool.path())?)?;
+    let cgroup = Arc::clone(session.cgroup());
     // The socket's folder is read-only for a moment while the launcher mounts it: the socket is made before.
-    let control = decisions.as_ref().map(|_| {
+    let control = logs.decisions.as_ref().map(|_| {
         ControlSocket::open(CallConfig {
             run_id: wanted.run_id.clone(),
             socket: session.logs().path().join("control.sock"),
             log: spool.path().join("decisions.ndjson"),
-            cgroup: std::sync::Arc::clone(&cgroup),
+            cgroup: Arc::clone(&cgroup),
             binary: wanted.binary.clone(),
         })
     });
     let control = control.transpose()?;
     let launching = session.launch()?;
-    let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
-    let mut recorder = Recorder::arm_with(&options, programs.take())?;
-    let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
-    recorder.begin()?;
-    if Interrupt::install()?.requested().is_some() {
-        return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
-    }
-    let ended = launching.go()?.wait()?;
-    let report = calls.map(CallServer::finish);
-    let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
-    let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows)?;
-    *programs = loaded;
-    ended.remove()?;
-    recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
-    note_environment(&mut recording.summary, wanted, &ended, &cgroup);
+    Ok(Prepared { wanted, logs, driver, control, cgroup, launching, spool, host })
+}
 
-    let mut notes = host.notes();
-    let logs = take_logs(wanted, &ended, sdk, decisions, report.as_ref(), &mut notes);
-    let command: Vec<String> =
-        wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
-    let mut env_keys: Vec<String> = driver.into_iter().map(|(name, _)| name.to_owned()).collect();
-    env_keys.extend(wanted.added.iter().cloned());
-    let facts = RunFacts {
-        run_id: &wanted.run_id,
-        agent_shim: &wanted.agent_shim,
-        command: &command,
-        env_keys: &env_keys,
-    };
-    let mut outputs = Outputs {
-        archive: wanted.archive.clone(),
-        details: wanted.details.clone(),
-        extract: wanted.extract.clone(),
-    };
-    let written = match logs {
-        Ok(logs) => assemble(&facts, &recording.summary, recording.effects()?, &logs, key, &outputs),
-        // No archive without the logs that it must hold, but what the kernel saw is kept all the same.
-        Err(error) => {
-            outputs.archive = spool.path().join("without-logs.tar.gz");
-            outputs.extract = None;
-            assemble(&facts, &recording.summary, recording.effects()?, &Logs::default(), key, &outputs)?;
-            Err(error)
+impl<'host> Prepared<'host> {
+    /// Where its results go.
+    #[must_use]
+    pub fn output(&self) -> &Path {
+        &self.wanted.output
+    }
+
+    /// Runs the program under the capture until nothing of its tree is left. `programs` as in [`measure`].
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn capture(self, programs: &mut Option<Loaded>) -> Result<Captured<'host>> {
+        let Self { wanted, logs, driver, control, cgroup, launching, spool, host } = self;
+        std::fs::create_dir_all(&wanted.output)
+            .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
+        let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
+        let mut recorder = Recorder::arm_with(&options, programs.take())?;
+        let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
+        recorder.begin()?;
+        if Interrupt::install()?.requested().is_some() {
+            return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
         }
-    };
-    notes.extend(ended.notes);
-    Ok(Measured {
-        summary: recording.summary,
-        written,
-        program: ended.program,
-        notes,
-        fences: ended.fences,
-        stdout: ended.stdout,
-        stderr: ended.stderr,
-    })
+        let ended = launching.go()?.wait()?;
+        let report = calls.map(CallServer::finish);
+        let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
+        let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows)?;
+        *programs = loaded;
+        ended.remove()?;
+        recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
+        note_environment(&mut recording.summary, &wanted, &ended, &cgroup);
+        Ok(Captured { wanted, logs, driver, report, recording, ended, spool, host })
+    }
+}
+
+impl Captured<'_> {
+    /// Writes everything that is kept of it.
+    ///
+    /// # Errors
+    /// As [`measure`].
+    pub fn assemble(self, key: &RedactionKey) -> Result<Measured> {
+        let Self { wanted, logs, driver, report, recording, ended, spool, host } = self;
+        let mut notes = host.notes();
+        let logs = take_logs(&wanted, &ended, logs, report.as_ref(), &mut notes);
+        let command: Vec<String> =
+            wanted.argv.iter().map(|argument| argument.to_string_lossy().into_owned()).collect();
+        let mut env_keys: Vec<String> = driver.into_iter().map(|(name, _)| name.to_owned()).collect();
+        env_keys.extend(wanted.added.iter().cloned());
+        let facts = RunFacts {
+            run_id: &wanted.run_id,
+            agent_shim: &wanted.agent_shim,
+            command: &command,
+            env_keys: &env_keys,
+        };
+        let mut outputs = Outputs {
+            archive: wanted.archive.clone(),
+            details: wanted.details.clone(),
+            extract: wanted.extract.clone(),
+        };
+        let written = match logs {
+            Ok(logs) => assemble(&facts, &recording.summary, recording.effects()?, &logs, key, &outputs),
+            // No archive without the logs that it must hold, but what the kernel saw is kept all the same.
+            Err(error) => {
+                outputs.archive = spool.path().join("without-logs.tar.gz");
+                outputs.extract = None;
+                assemble(&facts, &recording.summary, recording.effects()?, &Logs::default(), key, &outputs)?;
+                Err(error)
+            }
+        };
+        notes.extend(ended.notes);
+        Ok(Measured {
+            summary: recording.summary,
+            written,
+            program: ended.program,
+            notes,
+            fences: ended.fences,
+            stdout: ended.stdout,
+            stderr: ended.stderr,
+        })
+    }
 }
 
 fn take_logs(
     wanted: &Measurement,
     ended: &Ended,
-    sdk: Option<Log>,
-    decisions: Option<Log>,
+    logs: WantedLogs,
     report: Option<&CallReport>,
     notes: &mut Vec<String>,
 ) -> Result<Logs> {
-    let sdk = sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
-    let decisions = decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
+    let sdk = logs.sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
+    let decisions = logs.decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
     if let (Some(copy), Some(report)) = (&decisions, report) {
         notes.extend(report.refused.iter().map(|why| format!("control socket: refused: {why}")));
         if report.is_corroborated() {
@@ -290,17 +361,13 @@ fn runners_own(file: &HostFile, in_gate: bool) -> Vec<PathBuf> {
 }
 
 /// What the driver adds to the program's variables: names stand in evidence.
-fn driver_variables(
-    wanted: &Measurement,
-    sdk: Option<&Log>,
-    decisions: Option<&Log>,
-) -> Vec<(&'static str, PathBuf)> {
+fn driver_variables(wanted: &Measurement, logs: &WantedLogs) -> Vec<(&'static str, PathBuf)> {
     let mut variables = vec![("ASSAY_RUNNER_RUN_ID", PathBuf::from(&wanted.run_id))];
-    if let Some(log) = sdk {
+    if let Some(log) = &logs.sdk {
         variables.push(("ASSAY_RUNNER_SDK_EVENT_LOG", log.inside.clone()));
         variables.push(("ASSAY_RUNNER_SDK_EVENT_SCHEMA", PathBuf::from(schema::SDK_EVENT)));
     }
-    if let Some(log) = decisions {
+    if let Some(log) = &logs.decisions {
         variables.push(("ASSAY_RUNNER_POLICY_DECISION_LOG", log.inside.clone()));
         variables.push((CONTROL_VARIABLE, wanted.place.logs().join("control.sock")));
     }
@@ -308,12 +375,7 @@ fn driver_variables(
 }
 
 /// What the proof says of the sandbox, beside what the capture says of the kernel.
-fn note_environment(
-    summary: &mut Summary,
-    wanted: &Measurement,
-    ended: &Ended,
-    cgroup: &cgroup::SessionCgroup,
-) {
+fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, cgroup: &SessionCgroup) {
     let network = match wanted.network {
         Network::None => "none",
         Network::Host => "host",
@@ -331,7 +393,7 @@ fn note_environment(
 }
 
 /// A folder that only root can enter, on a disk, gone at the end; a killed driver's is removed by the next one.
-fn spool(host: &Host) -> Result<tempfile::TempDir> {
+fn spool(host: &Host) -> Result<TempDir> {
     let parent = state::spool(host.state());
     state::prepare(&parent)?;
     tempfile::Builder::new()
@@ -341,6 +403,7 @@ fn spool(host: &Host) -> Result<tempfile::TempDir> {
 }
 
 /// A log that the measured program writes.
+#[derive(Debug)]
 struct Log {
     /// Its path as the program sees it.
     inside: PathBuf,

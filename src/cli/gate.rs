@@ -110,7 +110,7 @@ mod imp {
     use crate::host::{FIXTURE, WORK};
     use crate::judge::diff::Baseline;
     use crate::report;
-    use crate::run::{KernelMeasure, Measure, Wanted, propose};
+    use crate::run::{Fit, Measure, Run, Wanted, propose};
     use std::path::Path;
 
     pub(super) fn run(init: &Init) -> Result<Exit> {
@@ -165,7 +165,7 @@ mod imp {
         let selection = Selection { gates: vec![entry.clone()], added: Vec::new() };
         let out =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
-        let mut measure = KernelMeasure::prepare(
+        let mut fit = Fit::prepare(
             &selection,
             &Wanted {
                 user: init.user.as_deref(),
@@ -174,7 +174,7 @@ mod imp {
                 ring_bytes: RING_BYTES,
             },
         )?;
-        let run = measure.measure(&entry, 1, out.path())?;
+        let run = fit.measure().measure(&entry, Run { number: 1, out: out.path(), next: None })?;
         let shown = |name: &str| {
             let bytes = std::fs::read(out.path().join(name)).unwrap_or_default();
             report::measured(

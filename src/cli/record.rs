@@ -144,7 +144,7 @@ mod imp {
         let own_folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
         let wanted = measurement(&args, run_id, own_folder.path())?;
-        let measured = measure(&host, &wanted, &key, &mut None)?;
+        let measured = measure(&host, wanted.clone(), &key, &mut None)?;
         show(&measured, wanted.user.name.as_str());
         let exit = measured.exit();
         if let Err(error) = &measured.written {

@@ -2,7 +2,7 @@
 
 use super::baseline::{self, BaselineUse};
 use super::review::Reviewer;
-use super::{Failure, Measure, ProofRoot, readback};
+use super::{Failure, Measure, ProofRoot, Run, readback};
 use crate::error::{Error, Exit, Result};
 use crate::gate::{Definition, Entry, Group};
 use crate::host::WORK;
@@ -11,17 +11,27 @@ use crate::report::{Event, Sink};
 use std::path::Path;
 use std::time::Instant;
 
-/// Measures and judges one gate. What an earlier invocation finished in this root is kept with `keep`.
+/// What is asked of one gate.
+pub(super) struct Asked<'a> {
+    pub entry: &'a Entry,
+    /// Measured runs.
+    pub runs: u32,
+    /// What an earlier invocation finished in this root is kept.
+    pub keep: bool,
+    /// The gate that is measured after it.
+    pub next: Option<&'a Entry>,
+}
+
+/// Measures and judges one gate.
 pub(super) fn run(
-    entry: &Entry,
-    wanted: u32,
-    keep: bool,
+    asked: &Asked,
     reviewer: &Reviewer,
     measure: &mut dyn Measure,
     sink: &mut dyn Sink,
     before: &[GateVerdict],
 ) -> Result<GateVerdict> {
     let began = Instant::now();
+    let &Asked { entry, runs: wanted, keep, next } = asked;
     let gate = &entry.definition.id;
     let root = reviewer.root;
     if keep {
@@ -48,7 +58,14 @@ pub(super) fn run(
     let mut runs = Vec::new();
     let mut failures = Vec::new();
     for number in 1..=wanted {
-        match one_run(entry, number, keep, measure, &mut log)? {
+        let next = if number < wanted {
+            // What may be kept from an earlier invocation needs nothing made ready.
+            (!keep).then(|| (entry, root.run(gate, number + 1)))
+        } else {
+            next.map(|next| (next, root.run(&next.definition.id, 1)))
+        };
+        let next = next.as_ref().map(|(entry, out)| (*entry, out.as_path()));
+        match one_run(entry, number, keep, next, measure, &mut log)? {
             Ok(run) => {
                 let stop = run.interrupted;
                 runs.push(run);
@@ -128,6 +145,7 @@ fn one_run(
     entry: &Entry,
     number: u32,
     keep: bool,
+    next: Option<(&Entry, &Path)>,
     measure: &mut dyn Measure,
     log: &mut Log,
 ) -> Result<Result<RunVerdict, Failure>> {
@@ -142,7 +160,7 @@ fn one_run(
     std::fs::create_dir_all(&out)
         .map_err(|error| Error::io("cannot create the folder of a run", &out, error))?;
     log.event(Event::RunStarted { gate: gate.clone(), run: number });
-    let measured = match measure.measure(entry, number, &out) {
+    let measured = match measure.measure(entry, Run { number, out: &out, next }) {
         Ok(measured) => measured,
         Err(error) => {
             log.line(&format!("run {number}: error[{}]: {error}", error.code().name()))?;

@@ -1,6 +1,6 @@
 //! Measures a run of a gate in earnest.
 
-use super::{Failure, Measure, Measured};
+use super::{Failure, Measure, Measured, Run};
 use crate::capture::Loaded;
 use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
@@ -12,15 +12,15 @@ use crate::host::launch::Network;
 use crate::host::session::{Host, Place};
 use crate::host::user::MeasuredUser;
 use crate::host::{BINARY, FIXTURE, WORK};
-use crate::measure::{LogPlace, Measurement, measure};
+use crate::measure::{LogPlace, Measurement, Prepared, prepare};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The host, taken for one invocation.
+/// The host, taken for one invocation and found fit.
 #[derive(Debug)]
-pub struct KernelMeasure {
+pub struct Fit {
     host: Host,
     key: RedactionKey,
     user: MeasuredUser,
@@ -29,8 +29,17 @@ pub struct KernelMeasure {
     /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
     programs: Option<Loaded>,
     doctor: Report,
+}
+
+/// Measures runs on a host that is fit.
+#[derive(Debug)]
+pub struct KernelMeasure<'host> {
+    fit: &'host Fit,
+    programs: Option<Loaded>,
     /// Interpreters of the gates whose packages were found in place.
     ready: BTreeMap<String, BTreeMap<String, Interpreter>>,
+    /// Made ready while the evidence of the run before it was written.
+    ahead: Option<Prepared<'host>>,
 }
 
 /// How an invocation measures.
@@ -46,7 +55,7 @@ pub struct Wanted<'a> {
     pub ring_bytes: u32,
 }
 
-impl KernelMeasure {
+impl Fit {
     /// Finds out all that can be found out before the first run: the redaction key, the user, the host's lock; and
     /// puts in place what the fixtures need, when that is wanted.
     ///
@@ -71,13 +80,19 @@ impl KernelMeasure {
             &mut programs,
         )?;
         let (hide, ring_bytes) = (wanted.hide.clone(), wanted.ring_bytes);
-        Ok(Self { host, key, user, hide, ring_bytes, programs, doctor, ready: BTreeMap::new() })
+        Ok(Self { host, key, user, hide, ring_bytes, programs, doctor })
     }
 
     /// What was found of the host before the first run.
     #[must_use]
     pub fn doctor(&self) -> &Report {
         &self.doctor
+    }
+
+    /// Measures on it.
+    pub fn measure(&mut self) -> KernelMeasure<'_> {
+        let programs = self.programs.take();
+        KernelMeasure { fit: self, programs, ready: BTreeMap::new(), ahead: None }
     }
 
     /// What a gate's definition asks for, as one measurement.
@@ -121,17 +136,32 @@ impl KernelMeasure {
     }
 }
 
-impl Measure for KernelMeasure {
-    fn measure(&mut self, gate: &Entry, _run: u32, out: &Path) -> Result<Measured> {
-        let definition = &gate.definition;
+impl<'host> KernelMeasure<'host> {
+    fn prepare(&mut self, gate: &Entry, out: &Path) -> Result<Prepared<'host>> {
+        let id = &gate.definition.id;
         // Once a gate, not once a run: reading what a lockfile names takes as long as a small fixture.
-        let interpreters = match self.ready.remove(&definition.id) {
+        let interpreters = match self.ready.remove(id) {
             Some(ready) => ready,
             None => dependencies::inspect(gate)?.ready()?,
         };
-        let wanted = self.measurement(gate, &interpreters, out)?;
-        self.ready.insert(definition.id.clone(), interpreters);
-        let measured = measure(&self.host, &wanted, &self.key, &mut self.programs)?;
+        let wanted = self.fit.measurement(gate, &interpreters, out)?;
+        self.ready.insert(id.clone(), interpreters);
+        prepare(&self.fit.host, wanted)
+    }
+}
+
+impl Measure for KernelMeasure<'_> {
+    fn measure(&mut self, gate: &Entry, run: Run<'_>) -> Result<Measured> {
+        let definition = &gate.definition;
+        // One that was made ready for what didn't come to pass is cleared away before anything is measured.
+        let prepared = match self.ahead.take().filter(|ahead| ahead.output() == run.out) {
+            Some(ahead) => ahead,
+            None => self.prepare(gate, run.out)?,
+        };
+        let captured = prepared.capture(&mut self.programs)?;
+        // What keeps it from being made ready now is told when its turn comes.
+        self.ahead = run.next.and_then(|(gate, out)| self.prepare(gate, out).ok());
+        let measured = captured.assemble(&self.fit.key)?;
         let (effects, without_archive) = match &measured.written {
             Ok(written) => (written.effects, None),
             Err(error) => (0, Some(Failure { text: reason(error), exit: error.exit() })),

@@ -14,7 +14,7 @@ mod tests;
 
 pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
-pub use kernel::{KernelMeasure, Wanted};
+pub use kernel::{Fit, KernelMeasure, Wanted};
 pub use readback::run_evidence;
 pub use root::{HostFacts, ProofRoot, RunRecord};
 pub use source::{Source, WorkflowRun};
@@ -28,11 +28,23 @@ use std::time::Instant;
 
 /// Whoever measures one run of a gate into a folder; the kernel in earnest, values in tests of the order of things.
 pub trait Measure {
-    /// Measures. `out` exists and is empty; when this returns, everything that was recorded is in it.
+    /// Measures. When this returns, everything that was recorded is in the run's folder.
     ///
     /// # Errors
     /// Whatever kept it from being measured at all; an incomplete or failed run is a [`Measured`].
-    fn measure(&mut self, gate: &Entry, run: u32, out: &Path) -> Result<Measured>;
+    fn measure(&mut self, gate: &Entry, run: Run<'_>) -> Result<Measured>;
+}
+
+/// One run of a gate, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Run<'a> {
+    /// From 1.
+    pub number: u32,
+    /// Its folder, which exists and is empty.
+    pub out: &'a Path,
+    /// The gate and the folder of the run that comes after it unless something fails: what that one needs may be made
+    /// ready once nothing of this one is alive.
+    pub next: Option<(&'a Entry, &'a Path)>,
 }
 
 /// One run that was measured.
@@ -128,11 +140,13 @@ pub fn run(
         root: root.path().display().to_string(),
     });
     let mut verdicts: Vec<GateVerdict> = Vec::new();
-    for entry in &selection.gates {
-        // A baseline that was measured in this root, on this head, needs no second measurement.
-        let keep = options.resume || selection.added.contains(&entry.definition.id);
+    // A baseline that was measured in this root, on this head, needs no second measurement.
+    let keep = |entry: &Entry| options.resume || selection.added.contains(&entry.definition.id);
+    for (at, entry) in selection.gates.iter().enumerate() {
+        let next = selection.gates.get(at + 1).filter(|next| !keep(next));
+        let entry = gate::Asked { entry, runs: options.runs, keep: keep(entry), next };
         let reviewer = review::Reviewer { catalog, root, record: &record, baselines: options.baselines };
-        let verdict = gate::run(entry, options.runs, keep, &reviewer, measure, sink, &verdicts)?;
+        let verdict = gate::run(&entry, &reviewer, measure, sink, &verdicts)?;
         let stop = verdict.runs.iter().any(|run| run.interrupted);
         verdicts.push(verdict);
         if stop {

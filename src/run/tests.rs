@@ -12,6 +12,8 @@ use std::path::PathBuf;
 struct Script {
     key: RedactionKey,
     measured: Vec<String>,
+    /// What was said to come next, each time.
+    announced: Vec<Option<String>>,
     /// What each measurement does beside what kernel-only does: gate, run, change.
     changes: Vec<(&'static str, u32, Change)>,
 }
@@ -27,7 +29,12 @@ enum Change {
 
 impl Script {
     fn new(changes: &[(&'static str, u32, Change)]) -> Self {
-        Self { key: RedactionKey::fixed([7; 32]), measured: Vec::new(), changes: changes.to_vec() }
+        Self {
+            key: RedactionKey::fixed([7; 32]),
+            measured: Vec::new(),
+            announced: Vec::new(),
+            changes: changes.to_vec(),
+        }
     }
 }
 
@@ -74,7 +81,10 @@ fn executed(program: &str, seq: u64) -> Effect {
 const CREATE: u64 = 0o1101;
 
 impl Measure for Script {
-    fn measure(&mut self, gate: &Entry, run: u32, out: &Path) -> Result<Measured> {
+    fn measure(&mut self, gate: &Entry, Run { number: run, out, next }: Run<'_>) -> Result<Measured> {
+        self.announced.push(next.map(|(gate, out)| {
+            format!("{}#{}", gate.definition.id, out.display().to_string().rsplit('-').next().unwrap())
+        }));
         let id = gate.definition.id.clone();
         self.measured.push(format!("{id}#{run}"));
         assert_eq!(std::fs::read_dir(out).unwrap().count(), 0, "a run starts in an empty folder");
@@ -237,6 +247,8 @@ fn three_equal_runs_pass_and_leave_everything_on_disk() {
     let (finished, events) = bench.go("all", false, &mut script).unwrap();
     assert_eq!(finished.exit, Exit::Passed, "{:?}", finished.verdicts);
     assert_eq!(script.measured, ["first#1", "first#2", "first#3", "second#1", "second#2", "second#3"]);
+    let announced: Vec<_> = script.announced.into_iter().map(Option::unwrap_or_default).collect();
+    assert_eq!(announced, ["first#2", "first#3", "second#1", "second#2", "second#3", ""]);
     assert_eq!(bench.text("gates/first/status.txt"), "passed\n");
     let log = bench.text("gates/first/gate.log");
     assert_eq!(log.matches("PASS: runner-spike kernel-only acceptance\n").count(), 3, "{log}");
@@ -284,6 +296,7 @@ fn an_interruption_ends_the_invocation_and_resume_goes_on_there() {
     let (finished, _) = bench.go("all", true, &mut again).unwrap();
     assert_eq!(finished.exit, Exit::Passed);
     assert_eq!(again.measured, ["first#2", "first#3", "second#1", "second#2", "second#3"]);
+    assert_eq!(again.announced, vec![None; 5], "nobody knows yet what will be kept");
 }
 
 #[test]

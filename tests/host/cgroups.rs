@@ -1,7 +1,6 @@
 //! Where session cgroups are made, and how leftovers are found.
 
 use crate::support::need_root;
-use assay_gates::error::Code;
 use assay_gates::host::cgroup::{self, Parent, SessionCgroup};
 use assay_gates::host::mounts::{self, Mount};
 use std::path::{Path, PathBuf};

@@ -209,7 +209,7 @@ impl Programs {
             if Instant::now() > deadline {
                 return None;
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(100));
         }
         Some(Verified { ring: Some(ring), ..self.verified })
     }

@@ -191,7 +191,7 @@ impl Recorder {
             if Instant::now() > deadline {
                 break; // a stalled consumer; the end of the run will say so
             }
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(Duration::from_micros(100));
         }
         self.begin = Some(canary);
         Ok(())

@@ -11,7 +11,7 @@ use std::path::Path;
 pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
     let checkout = catalog.folder();
     let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let mut measure = job::KernelMeasure::prepare(
+    let mut fit = job::Fit::prepare(
         selection,
         &Wanted {
             user: args.user.as_deref(),
@@ -21,7 +21,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         },
     )?;
     let root = ProofRoot::open(root)?;
-    crate::files::write_json(&root.path().join("doctor.json"), measure.doctor())?;
+    crate::files::write_json(&root.path().join("doctor.json"), fit.doctor())?;
     let events = root.path().join("events.jsonl");
     let file = std::fs::OpenOptions::new()
         .create(true)
@@ -41,7 +41,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         source: source.clone(),
         now,
     };
-    let finished = job::run(catalog, selection, &options, &root, &mut measure, &mut All(views))?;
+    let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))?;
     let junit = report::junit(&finished.verdicts);
     crate::files::write_atomic(&root.path().join("junit.xml"), junit.as_bytes())?;
     match args.format {

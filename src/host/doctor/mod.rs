@@ -141,8 +141,8 @@ struct Context<'a> {
 
 type Examine = fn(&Context<'_>) -> Check;
 
-/// Every check, in the order in which they build on each other.
-const CHECKS: [(&str, Examine); 23] = [
+/// Every check but those below, in the order in which they build on each other.
+const CHECKS: [(&str, Examine); 19] = [
     ("root", kernel::root),
     ("kernel", kernel::release),
     ("btf", kernel::btf),
@@ -162,14 +162,13 @@ const CHECKS: [(&str, Examine); 23] = [
     ("packages", tools::packages),
     ("host-file", runner::host_file),
     ("runner", runner::registration),
-    ("leftovers", leftovers::leftovers),
-    ("lock", leftovers::lock),
-    ("sandbox", trial::sandbox),
-    ("measurement", trial::measurement),
 ];
 
-/// Checks at the end of [`CHECKS`] that need the host.
-const TRIALS: usize = 2;
+/// What an earlier run left.
+const LEFT: [(&str, Examine); 2] = [("leftovers", leftovers::leftovers), ("lock", leftovers::lock)];
+
+/// What needs the host.
+const TRIALS: [(&str, Examine); 2] = [("sandbox", trial::sandbox), ("measurement", trial::measurement)];
 
 /// What keeps this host from measuring, one line each; empty when it is fit.
 #[must_use]
@@ -217,26 +216,32 @@ fn look(options: Options<'_>, host: Option<&Host>, programs: &mut Option<Loaded>
         programs: Mutex::new(programs),
     };
     // What a killed run left is looked at before the host is taken: taking it would tidy the lock.
-    let (before, after) = CHECKS.split_at(CHECKS.len() - TRIALS);
-    // Side by side, since most of them wait for some program to say its version.
-    let mut checks: Vec<Check> = std::thread::scope(|scope| {
-        let looking: Vec<_> = before.iter().map(|(_, check)| scope.spawn(|| check(&context))).collect();
+    let named = |checks: &[(&'static str, Examine)], context: &Context<'_>| {
+        checks.iter().map(|(name, check)| Check { name, ..check(context) }).collect::<Vec<_>>()
+    };
+    let left = named(&LEFT, &context);
+    let taken;
+    context.host = match host {
+        _ if !options.trials => None,
+        Some(host) => Some(Ok(host)),
+        None => {
+            taken = Host::visit(&state, "doctor");
+            Some(taken.as_ref())
+        }
+    };
+    // Side by side with the trials, since most of them wait for some program to say its version.
+    let context = &context;
+    let (mut checks, tried) = std::thread::scope(|scope| {
+        let looking: Vec<_> = CHECKS.iter().map(|(_, check)| scope.spawn(|| check(context))).collect();
+        let tried = if options.trials { named(&TRIALS, context) } else { Vec::new() };
         let found = looking.into_iter().map(|check| {
             check.join().unwrap_or_else(|_| Check::fail("the check panicked", "report this as a defect"))
         });
-        before.iter().zip(found).map(|((name, _), check)| Check { name, ..check }).collect()
+        let checks: Vec<Check> =
+            CHECKS.iter().zip(found).map(|((name, _), check)| Check { name, ..check }).collect();
+        (checks, tried)
     });
-    if !options.trials {
-        return Report::of(checks);
-    }
-    let taken;
-    context.host = Some(match host {
-        Some(host) => Ok(host),
-        None => {
-            taken = Host::visit(&state, "doctor");
-            taken.as_ref()
-        }
-    });
-    checks.extend(after.iter().map(|(name, check)| Check { name, ..check(&context) }));
+    checks.extend(left);
+    checks.extend(tried);
     Report::of(checks)
 }

@@ -43,7 +43,7 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
         let mut programs = context.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut wanted = of_true(user, folder.path());
         wanted.ring_bytes = programs.as_ref().map_or(RING_BYTES, Loaded::ring_bytes);
-        let measured = measure(host, &wanted, &RedactionKey::ephemeral()?, &mut programs)?;
+        let measured = measure(host, wanted, &RedactionKey::ephemeral()?, &mut programs)?;
         let written = measured.written?;
         let proof = &measured.summary.proof;
         if !proof.complete {

@@ -69,7 +69,7 @@ impl Trial {
 
     pub fn run(&self) -> Seen {
         let measured =
-            measure(&self.host, &self.wanted, &RedactionKey::ephemeral().unwrap(), &mut None).unwrap();
+            measure(&self.host, self.wanted.clone(), &RedactionKey::ephemeral().unwrap(), &mut None).unwrap();
         let text =
             |name: &str| String::from_utf8_lossy(&std::fs::read(self.path(name)).unwrap()).into_owned();
         let effects =

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Makes a file named after each request: by itself, or for `read_child` by a process that has left its session, its
-/// group and its parent behind. `read_late` is never answered.
+/// group and its parent behind, for `read_many` by 200 processes at once. `read_late` is never answered.
 const SERVER: &str = r#"
 import json, os, sys
 def note(name): os.close(os.open(os.path.join(sys.argv[1], name), os.O_CREAT | os.O_WRONLY))
@@ -29,12 +29,18 @@ def orphan(name):
     orphan.parent = None
     os.wait()
     os.read(done, 1)
+def many(name):
+    for number in range(200):
+        if os.fork() == 0:
+            note(f"{name}-{number}")
+            os._exit(0)
+    for _ in range(200): os.wait()
 for line in sys.stdin:
     message = json.loads(line)
     if "id" not in message: continue
     tool = message.get("params", {}).get("name")
     orphan.parent = os.getpid()
-    (orphan if tool == "read_child" else note)(sys.argv[2] + str(message["id"]))
+    {"read_child": orphan, "read_many": many}.get(tool, note)(sys.argv[2] + str(message["id"]))
     if tool != "read_late":
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": "done"}), flush=True)
 "#;
@@ -435,6 +441,24 @@ fn nothing_is_verified_when_nobody_connects() {
     }
     let report = Bench::new().finish().report;
     assert_eq!((report.origin(), report.decisions, report.windows.len()), ("self_reported".to_owned(), 0, 0));
+}
+
+#[test]
+fn a_server_of_many_processes_stays_one_server() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let mut proxy = bench.proxy("");
+    proxy.ask(&call(1, "read_many"));
+    proxy.ask(&list("after"));
+    proxy.end();
+    let ended = bench.finish();
+    assert_eq!(ended.windows(), [("tc_1", "read_many", false)]);
+    for number in 0..200 {
+        assert_eq!(ended.call(&format!("1-{number}")), Some("tc_1"));
+    }
+    assert_eq!(ended.call("after"), None);
 }
 
 #[test]

@@ -66,12 +66,11 @@ fn introduce(shared: &Shared, socket: &OwnedFd, stopped: &PipeReader) -> Result<
     if !peer.is_unchanged() {
         return Err(format!("process {}: executed another image", peer.pid));
     }
-    let server = {
-        let mut tally = shared.tally();
-        tally.verified += 1;
-        tally.verified
-    };
+    let mut tally = shared.tally();
+    let server = tally.verified + 1;
     shared.marks.proxy(pid, server).map_err(|error| error.to_string())?;
+    tally.verified = server;
+    drop(tally);
     Ok((peer, server))
 }
 

@@ -24,7 +24,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Connections that are served in one run; further ones are refused. No more servers are marked either.
+/// Connections that are served in one run, a server each; further ones are refused. The kernel programs have room for
+/// as many servers.
 const MOST_CONNECTIONS: usize = 256;
 
 /// Bytes of decisions that one run may log; evidence reads no more either.

@@ -14,6 +14,8 @@ struct Description {
     components: Map<String, Value>,
     /// By route and status, what GET gives; null for no JSON at all.
     answers: BTreeMap<(&'static str, u16), Value>,
+    /// What is posted to [`DISPATCHES`], and what POST gives there.
+    dispatch: (Value, BTreeMap<u16, Value>),
 }
 
 /// `None` when it is not installed.
@@ -35,23 +37,36 @@ fn load() -> Option<Description> {
         return None;
     };
     let mut whole: Value = serde_json::from_str(&text).unwrap();
+    let mut paths = whole["paths"].take();
     let Value::Object(mut schemas) = whole["components"]["schemas"].take() else { panic!("no schemas") };
     // Only what the answers reach: the whole is 13 MB.
     let mut wanted: Vec<String> = KINDS.iter().map(|kind| (*kind).to_owned()).collect();
-    let mut answers = BTreeMap::new();
-    for route in ROUTES {
-        let responses = whole["paths"][route]["get"]["responses"].take();
-        for (status, mut response) in responses.as_object().expect(route).clone() {
+    let mut schema_of = |mut content: Value| {
+        let mut schema = content["content"]["application/json"]["schema"].take();
+        let mut refs = BTreeSet::new();
+        to_json_schema(&mut schema, &mut refs);
+        wanted.extend(refs);
+        schema
+    };
+    let mut given = |operation: &mut Value| {
+        let responses = operation["responses"].take();
+        let mut given = BTreeMap::new();
+        for (status, mut response) in responses.as_object().unwrap().clone() {
             if let Some(reference) = response["$ref"].as_str() {
                 response = whole["components"]["responses"][reference.rsplit('/').next().unwrap()].clone();
             }
-            let mut schema = response["content"]["application/json"]["schema"].take();
-            let mut refs = BTreeSet::new();
-            to_json_schema(&mut schema, &mut refs);
-            wanted.extend(refs);
-            answers.insert((route, status.parse().unwrap()), schema);
+            given.insert(status.parse().unwrap(), schema_of(response));
         }
+        given
+    };
+    let mut answers = BTreeMap::new();
+    for route in ROUTES {
+        let statuses = given(&mut paths[route]["get"]);
+        answers.extend(statuses.into_iter().map(|(status, schema)| ((route, status), schema)));
     }
+    let mut post = paths[DISPATCHES]["post"].take();
+    let statuses = given(&mut post);
+    let dispatch = (schema_of(post["requestBody"].take()), statuses);
     let mut kept = Map::new();
     while let Some(name) = wanted.pop() {
         let Some(mut schema) = schemas.remove(&name) else { continue };
@@ -60,7 +75,7 @@ fn load() -> Option<Description> {
         wanted.extend(refs);
         kept.insert(name, schema);
     }
-    Some(Description { components: kept, answers })
+    Some(Description { components: kept, answers, dispatch })
 }
 
 /// What the tests' servers answer.
@@ -78,6 +93,9 @@ const ROUTES: [&str; 12] = [
     "/repos/{owner}/{repo}/check-runs/{check_run_id}/annotations",
     "/repos/{owner}/{repo}/compare/{basehead}",
 ];
+
+/// What the tests' servers take.
+const DISPATCHES: &str = "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/dispatches";
 
 /// The component schemas that answers are made of.
 const KINDS: [&str; 11] = [
@@ -191,13 +209,33 @@ pub fn answer(kind: &str, given: Value) -> Value {
 /// Holds the whole answer to a GET of `path` against what the description lets come from there: the status, and the JSON
 /// that comes with it (null for none). Errors that the description leaves out are GitHub's usual ones.
 pub fn check(path: &str, status: u16, body: &Value) {
-    let fits = |route: &&str| {
-        route.split('/').count() == path.split('/').count()
-            && route.split('/').zip(path.split('/')).all(|(one, own)| one.starts_with('{') || one == own)
-    };
-    let route = ROUTES.into_iter().find(fits).unwrap_or_else(|| panic!("no route that is known: {path}"));
+    let route = ROUTES.into_iter().find(|route| leads_to(route, path));
+    let route = route.unwrap_or_else(|| panic!("no route that is known: {path}"));
     let Some(description) = description() else { return };
-    match description.answers.get(&(route, status)) {
+    check_status(route, description.answers.get(&(route, status)), status, body);
+}
+
+/// Holds what is posted to `path` against what the description lets be posted there.
+pub fn check_posted(path: &str, posted: &Value) {
+    assert!(leads_to(DISPATCHES, path), "no route that takes a POST: {path}");
+    let Some(description) = description() else { return };
+    validate("POST of a dispatch", &description.dispatch.0, posted);
+}
+
+/// As [`check`], for the answer to a POST.
+pub fn check_post_answer(path: &str, status: u16, body: &Value) {
+    assert!(leads_to(DISPATCHES, path), "no route that takes a POST: {path}");
+    let Some(description) = description() else { return };
+    check_status(DISPATCHES, description.dispatch.1.get(&status), status, body);
+}
+
+fn leads_to(route: &str, path: &str) -> bool {
+    route.split('/').count() == path.split('/').count()
+        && route.split('/').zip(path.split('/')).all(|(one, own)| one.starts_with('{') || one == own)
+}
+
+fn check_status(route: &str, schema: Option<&Value>, status: u16, body: &Value) {
+    match schema {
         Some(Value::Null) => assert!(body.is_null(), "{status} from {route} has no JSON: {body}"),
         Some(schema) => validate(&format!("{status} from {route}"), schema, body),
         None => {
@@ -243,6 +281,12 @@ fn an_answer_that_github_would_not_give_is_refused() {
     ] {
         refused("a run", &|| drop(answer("workflow-run", wrong.clone())));
     }
+    let post = "/repos/o/r/actions/workflows/gates.yml/dispatches";
+    check_posted(post, &json!({"ref": "main", "inputs": {"gates": "all"}}));
+    for wrong in [json!({"inputs": {}}), json!({"ref": 1}), json!({"ref": "main", "input": {}})] {
+        refused("a dispatch", &|| check_posted(post, &wrong));
+    }
+    refused("a dispatch's answer", &|| check_post_answer(post, 201, &Value::Null));
     refused("a job", &|| drop(answer("job", json!({"conclusion": "exploded"}))));
 
     let (list, zip) = ("/repos/o/r/actions/runs/1/artifacts", "/repos/o/r/actions/artifacts/1/zip");

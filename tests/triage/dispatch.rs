@@ -1,6 +1,6 @@
 //! `dispatch` sends once and only once, whatever the answer; `watch` follows to the end, through 502s and rate limits.
 
-use super::answers::{answer, check};
+use super::answers::{answer, check, check_post_answer, check_posted};
 use super::github::{JobOf, RunOf, jobs_answer, mount_lists, mount_run, run_answer};
 use super::situations::command;
 use serde_json::{Value, json};
@@ -21,6 +21,15 @@ struct Posts {
 }
 
 impl Posts {
+    /// How often something was posted, each time what GitHub takes.
+    fn count(&self) -> u32 {
+        let count = self.count.load(Ordering::SeqCst);
+        if count > 0 {
+            check_posted(POST, &self.body.lock().unwrap());
+        }
+        count
+    }
+
     fn nonce(&self) -> Option<String> {
         self.body.lock().unwrap()["inputs"]["nonce"].as_str().map(str::to_owned)
     }
@@ -110,6 +119,7 @@ async fn an_answer_with_the_run_is_enough() {
         "workflow-dispatch-response",
         json!({"workflow_run_id": 100, "run_url": "https://api.github.com/x", "html_url": "https://github.com/x"}),
     );
+    check_post_answer(POST, 200, &details);
     let (server, posts) =
         github(ResponseTemplate::new(200).set_body_json(details), false, Some("online")).await;
     let (exit, out, err) = cli(&server, &["dispatch", "--gates", "kernel-only", "--ref", "topic"]).await;
@@ -119,11 +129,12 @@ async fn an_answer_with_the_run_is_enough() {
         (&body["ref"], &body["inputs"]["gates"], &body["return_run_details"]),
         (&json!("topic"), &json!("kernel-only"), &json!(true))
     );
-    assert_eq!(posts.nonce().unwrap().len(), 16);
+    assert_eq!((posts.count(), posts.nonce().unwrap().len()), (1, 16));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_the_run_or_no_answer_at_all_is_resolved_by_listing_and_never_sent_again() {
+    check_post_answer(POST, 204, &Value::Null);
     let cut = ResponseTemplate::new(200).insert_header("content-length", "5000").set_body_string("{");
     for (what, post) in [
         ("204", ResponseTemplate::new(204)),
@@ -137,7 +148,7 @@ async fn an_answer_without_the_run_or_no_answer_at_all_is_resolved_by_listing_an
         let (server, posts) = github(post, true, Some("online")).await;
         let (exit, out, err) = cli(&server, &["dispatch", "--gates", "all"]).await;
         assert_eq!((exit, out.as_str()), (0, "https://github.com/o/r/actions/runs/100\n"), "{what}: {err}");
-        assert_eq!(posts.count.load(Ordering::SeqCst), 1, "{what}");
+        assert_eq!(posts.count(), 1, "{what}");
         assert_eq!(posts.body.lock().unwrap()["ref"], "main", "{what}");
     }
 }
@@ -151,17 +162,19 @@ async fn when_no_run_shows_up_it_says_that_nobody_knows_and_how_to_look() {
         err.contains("error[AG862]") && err.contains("it was not sent again") && err.contains("gh run list"),
         "{err}"
     );
-    assert_eq!(posts.count.load(Ordering::SeqCst), 1);
+    assert_eq!(posts.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_is_a_refusal() {
-    let refused = ResponseTemplate::new(422).set_body_json(json!({"message": "Unexpected inputs provided"}));
+    let refused = json!({"message": "Unexpected inputs provided"});
+    check_post_answer(POST, 422, &refused);
+    let refused = ResponseTemplate::new(422).set_body_json(refused);
     let (server, posts) = github(refused, true, Some("online")).await;
     let (exit, _, err) = cli(&server, &["dispatch"]).await;
     assert_eq!(exit, 1);
     assert!(err.contains("error[AG861]: 422: Unexpected inputs provided"), "{err}");
-    assert_eq!(posts.count.load(Ordering::SeqCst), 1);
+    assert_eq!(posts.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,9 +184,9 @@ async fn without_an_online_runner_nothing_is_sent_unless_forced() {
         let (exit, _, err) = cli(&server, &["dispatch"]).await;
         assert_eq!(exit, 13, "{err}");
         assert!(err.contains("error[AG860]") && err.contains("--force"), "{err}");
-        assert_eq!(posts.count.load(Ordering::SeqCst), 0);
+        assert_eq!(posts.count(), 0);
         let (exit, _, err) = cli(&server, &["dispatch", "--force"]).await;
-        assert_eq!((exit, posts.count.load(Ordering::SeqCst)), (0, 1), "{err}");
+        assert_eq!((exit, posts.count()), (0, 1), "{err}");
     }
 }
 

@@ -75,7 +75,7 @@ impl Fit {
         let mut programs = Some(Loaded::start(wanted.ring_bytes));
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
         let doctor = preflight(
-            Options { user: wanted.user, online: false, ..Options::default() },
+            Options { user: wanted.user, online: false, building: false, ..Options::default() },
             &host,
             &mut programs,
         )?;

@@ -112,6 +112,8 @@ pub struct Options<'a> {
     pub online: bool,
     /// Try for real too: takes the host, a second or so, and root.
     pub trials: bool,
+    /// Ask what only matters for building, and takes as long as everything else.
+    pub building: bool,
 }
 
 impl Default for Options<'_> {
@@ -122,6 +124,7 @@ impl Default for Options<'_> {
             host_file: Path::new(DEFAULT_HOST_FILE),
             online: true,
             trials: true,
+            building: true,
         }
     }
 }

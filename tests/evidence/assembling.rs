@@ -58,7 +58,10 @@ fn effects_are_read_back_as_they_were() {
         (lines[0].to_owned(), "a line ended"),
         ("{}\n".to_owned(), "an effect"),
         (format!("{}\n", lines[0].replace(r#""seq":0"#, r#""seq":0,"seq":0"#)), "duplicate field `seq`"),
-        (format!("{}\n", lines[0].replace(r#""run_id""#, r#""run\u005fid":"x","run_id""#)), "duplicate field"),
+        (
+            format!("{}\n", lines[0].replace(r#""run_id""#, r#""run\u005fid":"x","run_id""#)),
+            "duplicate field",
+        ),
     ] {
         std::fs::write(&file, broken).unwrap();
         let error = effects_file::read(&file).unwrap().find_map(Result::err).unwrap();

@@ -57,7 +57,7 @@ pub struct Ledger {
     pub without_storage: u64,
     /// Births whose parent is outside the session, by process id, in order.
     pub roots: Vec<u32>,
-    /// Tasks moved in by the driver or by themselves on their way in.
+    /// Tasks that moved themselves in, on their way to what is measured.
     pub joined: u64,
     /// Everything that makes the run escape its observation, by reason.
     pub findings: BTreeMap<&'static str, Finding>,
@@ -88,7 +88,7 @@ impl Balance {
 }
 
 impl Ledger {
-    /// Empty books. `driver` is the process that may move tasks within the session; `canaries` are the recorder's own processes.
+    /// Empty books. `driver` is the process whose children may move themselves in; `canaries` are the recorder's own processes.
     #[must_use]
     pub fn new(driver: u32, canaries: &[u32]) -> Self {
         Self { driver, canary_pids: canaries.to_vec(), ..Self::default() }
@@ -189,9 +189,8 @@ impl Ledger {
         let joined = header.c != 0;
         // A child of the driver that moves itself in, before it runs anything else.
         let joins_itself = joined && mover == header.pid && movers_parent == self.driver;
-        let by_driver = mover == self.driver;
-        if header.marks & mark::OUTSIDE == 0 && (by_driver || joins_itself) {
-            self.joined += u64::from(joined);
+        if header.marks & mark::OUTSIDE == 0 && joins_itself {
+            self.joined += 1;
             return;
         }
         self.find(

@@ -3,6 +3,11 @@
 //! It is made fresh below the nearest ancestor that may hold one, carries its owner in its name
 //! (`assay-gates-<pid>-<start time>-<n>`), and may have no children.
 
+mod leftovers;
+
+pub(super) use leftovers::owner_in_name;
+pub use leftovers::{Leftover, leftovers, reap};
+
 use super::PREFIX;
 use super::mounts::{self, Mount};
 use super::owner::Owner;
@@ -395,77 +400,6 @@ fn remove_empty(folder: &Path) -> Result<()> {
     }
 }
 
-/// A cgroup that a run left behind which is no more.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Leftover {
-    /// Its folder.
-    pub folder: PathBuf,
-    /// Who made it, by its name.
-    pub owner: Owner,
-    /// Processes still in it.
-    pub processes: Vec<u32>,
-    version_1: bool,
-}
-
-/// Cgroups that bear our prefix and whose owner is gone, anywhere in the hierarchies of this host.
-///
-/// # Errors
-/// `Io` when the mount table can't be read.
-pub fn leftovers() -> Result<Vec<Leftover>> {
-    let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
-    let mut found = Vec::new();
-    for (mount, version_1) in [(mounts::cgroup2(&mounts), false), (mounts::cgroup1(&mounts, "pids"), true)] {
-        if let Some(mount) = mount {
-            search(&mount.point, version_1, &mut found);
-        }
-    }
-    found.sort_by(|a, b| a.folder.cmp(&b.folder));
-    Ok(found)
-}
-
-fn search(folder: &Path, version_1: bool, found: &mut Vec<Leftover>) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            continue;
-        }
-        let path = entry.path();
-        match owner_in_name(&entry.file_name().to_string_lossy()) {
-            Some(owner) if owner.is_alive() => {}
-            Some(owner) => {
-                let mut processes = processes_of(&path);
-                for child in std::fs::read_dir(&path).into_iter().flatten().flatten() {
-                    processes.extend(processes_of(&child.path()));
-                }
-                found.push(Leftover { processes, folder: path, owner, version_1 });
-            }
-            None => search(&path, version_1, found),
-        }
-    }
-}
-
-/// `assay-gates-<pid>-<start time>-<n>` gives the owner.
-/// Who made the cgroup of that name, when it is one of a measured run.
-pub(super) fn owner_in_name(name: &str) -> Option<Owner> {
-    let rest = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
-    rest.rsplit_once('-')?.0.parse().ok()
-}
-
-/// Kills and removes leftovers; gives back what was reaped.
-///
-/// # Errors
-/// `CgroupUnusable`, naming the first that stayed.
-pub fn reap() -> Result<Vec<Leftover>> {
-    let found = leftovers()?;
-    // Version 2 first: its kill empties the version 1 group of the same run.
-    for leftover in found.iter().filter(|leftover| !leftover.version_1) {
-        remove_tree(&leftover.folder)?;
-    }
-    for leftover in found.iter().filter(|leftover| leftover.version_1) {
-        remove_v1(&leftover.folder)?;
-    }
-    Ok(found)
-}
-
 fn read(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))
 }
@@ -480,42 +414,4 @@ fn write(path: &Path, text: &str) -> Result<()> {
 
 fn unusable(path: &Path, error: std::io::Error) -> Error {
     Error::new(Code::CgroupUnusable, format!("cannot write: {error}")).at(path.display()).because(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn leftovers_are_what_bears_our_prefix_and_has_no_living_owner() {
-        let top = tempfile::tempdir().unwrap();
-        let own = Owner::current();
-        let dead = format!("{PREFIX}-{}-{}-0", own.pid, own.start_time + 1);
-        for folder in [
-            format!("a.slice/{dead}/call-1"),
-            format!("{PREFIX}-{own}-0"),
-            format!("{PREFIX}-mine"),
-            "b".into(),
-        ] {
-            std::fs::create_dir_all(top.path().join(folder)).unwrap();
-        }
-        std::fs::write(top.path().join("a.slice").join(&dead).join("call-1/cgroup.procs"), "77\n78\n")
-            .unwrap();
-        let mut found = Vec::new();
-        search(top.path(), false, &mut found);
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].folder, top.path().join("a.slice").join(dead));
-        assert_eq!(found[0].processes, [77, 78]);
-    }
-
-    #[test]
-    fn the_owner_is_read_from_the_name_of_a_cgroup() {
-        assert_eq!(owner_in_name("assay-gates-12-345-0"), Some(Owner { pid: 12, start_time: 345 }));
-        assert_eq!(owner_in_name("assay-gates-12-345-probe3"), Some(Owner { pid: 12, start_time: 345 }));
-        for other in
-            ["assay-gates", "assay-gates-x", "assay-gates-12-345", "system.slice", "assay-gatesx-1-2-3"]
-        {
-            assert_eq!(owner_in_name(other), None, "{other}");
-        }
-    }
 }

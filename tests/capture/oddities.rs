@@ -178,16 +178,21 @@ fn a_task_that_somebody_moves_out_makes_the_recording_incomplete() {
 }
 
 #[test]
-fn a_task_that_the_driver_moves_within_the_session_stays_recorded() {
+fn a_task_that_is_moved_within_the_session_stays_recorded_and_the_move_is_told() {
     if !support::need_root() {
         return;
     }
     let (recording, session) = moved(|session, pid| {
-        let call = session.cgroup.join("call");
-        std::fs::create_dir(&call).unwrap();
-        std::fs::write(call.join("cgroup.procs"), pid.to_string()).unwrap();
+        let below = session.cgroup.join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("cgroup.procs"), pid.to_string()).unwrap();
     });
-    let found = complete(&recording);
+    assert_eq!(
+        reasons(&recording),
+        ["task_moved"],
+        "nobody moves a task once it is measured, not even the driver"
+    );
+    let found: Vec<Effect> = recording.effects().unwrap().map(Result::unwrap).collect();
     let after = session.folder().join("after");
     let effect = found
         .iter()

@@ -21,7 +21,7 @@ fn a_fresh_checkout_is_told_the_command_that_installs_each_fixture() {
         ("openai-agents-kernel-policy", "npm ci --ignore-scripts"),
         (
             "gemini-google-genai-kernel-policy",
-            "pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all:",
+            "pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all:",
         ),
     ] {
         let folder = tempfile::tempdir().unwrap();

@@ -78,7 +78,7 @@ pub(super) fn install_command(
         std::iter::once(python.clone()).chain(line.split(' ').map(str::to_owned)).collect::<Vec<_>>()
     };
     let mut install = words(
-        "-m pip install --quiet --disable-pip-version-check --no-input --require-hashes --only-binary :all: --no-compile --target",
+        "-m pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes --only-binary :all: --no-compile --target",
     );
     install.extend([wanted.target.clone(), "-r".to_owned(), wanted.requirements.clone()]);
     let mut compile = words("-I -m compileall -q -j 0 --invalidation-mode unchecked-hash");

@@ -254,6 +254,7 @@ impl Captured<'_> {
             agent_shim: &wanted.agent_shim,
             command: &command,
             env_keys: &env_keys,
+            work: wanted.place.work(),
         };
         let mut outputs = Outputs {
             archive: wanted.archive.clone(),

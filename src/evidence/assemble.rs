@@ -32,6 +32,8 @@ pub struct RunFacts<'a> {
     pub command: &'a [String],
     /// Names of the variables that the driver added; sorted here.
     pub env_keys: &'a [String],
+    /// The work folder as the measured program sees it, when it has one of its own.
+    pub work: Option<&'a str>,
 }
 
 /// Where the results go.
@@ -103,12 +105,13 @@ pub fn assemble(
         summary.calls.iter().map(|window| redacted_window(window, &mut aside)).collect();
     let mut redactor = Redactor::new(key)?;
 
-    let mut grouping = Grouping::new(&windows, filter);
-    let mut streamed = stream(facts.run_id, filter, recording, details, &mut aside, &mut grouping)?;
+    let mut grouping = Grouping::new(&windows, filter, facts.work);
+    let normaliser = Normaliser::new(facts.run_id, filter, facts.work);
+    let mut streamed = stream(facts.run_id, normaliser, recording, details, &mut aside, &mut grouping)?;
     let processes = std::mem::take(&mut streamed.kernel.processes);
     let kernel_events = streamed.kernel.events.len() as u64;
     let filtered = streamed.kernel.tally.total();
-    let filter_report = streamed.kernel.tally.report(filter, facts.run_id, kernel_events);
+    let filter_report = streamed.kernel.tally.report(filter, facts.run_id, facts.work, kernel_events);
 
     let members = members(facts, summary, streamed.kernel, &streamed.raw, logs, &mut redactor);
     let bytes = members.bytes()?;
@@ -166,7 +169,7 @@ struct Streamed {
 /// A refusal of the last two is kept until every effect is on disk.
 fn stream(
     run_id: &str,
-    filter: &Filter,
+    mut normaliser: Normaliser<'_>,
     recording: impl IntoIterator<Item = Result<Effect>>,
     details: Option<&Path>,
     aside: &mut Redactor<'_>,
@@ -174,7 +177,6 @@ fn stream(
 ) -> Result<Streamed> {
     let mut file =
         details.map(|folder| effects::Writer::create(&folder.join("effects.ndjson"), run_id)).transpose()?;
-    let mut normaliser = Normaliser::new(run_id, filter);
     let mut refused = None;
     let mut raw = Vec::new();
     let mut count = 0;

@@ -1,15 +1,17 @@
 //! Which opens are telemetry and not evidence: rules as data, counted when they match.
 //!
-//! Applied in user space, to opens only, after everything was recorded. A rule that matches a path must also match
-//! it once `.` and `..` are resolved by text, so `/proc/../work/x` hides nothing. The kernel's own path decides;
-//! what the program asked for counts only for rules that name one exact file of the distribution
-//! (`/etc/localtime` is a link, and its target has another name on each host).
+//! Applied in user space, after everything was recorded, and to nothing but opens that only read: what creates, writes,
+//! truncates, deletes, renames, signals or listens is evidence wherever it happens, by its type and before any rule is
+//! tried. What the kernel opened decides, never what was asked for; only an open that failed, which opened nothing, goes
+//! by the name that was asked for, and then the name must match once `.` and `..` are resolved by text too, and lead
+//! through none of the links below `/proc` that end elsewhere. What an `io_uring` opened is known by request only, and
+//! so is always evidence. Below the work folder nothing is telemetry.
 
-use crate::capture::{PathState, PathValue};
+use crate::capture::{Effect, Operation, PathState, PathValue};
 use crate::error::{Code, Error, Result};
 use crate::files;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -38,13 +40,15 @@ pub struct Rule {
     #[serde(default)]
     prefix: Vec<String>,
     #[serde(default)]
+    suffix: Vec<String>,
+    #[serde(default)]
     contains: Vec<String>,
     #[serde(default)]
     and_contains: Vec<String>,
     #[serde(default)]
     shared_object: bool,
     #[serde(default)]
-    only_reads: bool,
+    own_executable: bool,
     #[serde(default)]
     distinct: Option<usize>,
 }
@@ -62,16 +66,23 @@ impl Rule {
         &self.why
     }
 
-    fn matches(&self, path: &str, writes: bool) -> bool {
+    fn matches(&self, path: &str, image: Option<&str>) -> bool {
         let any = |items: &[String], holds: &dyn Fn(&str) -> bool| {
             items.is_empty() || items.iter().any(|item| holds(item))
         };
         any(&self.exact, &|item| path == item)
             && any(&self.prefix, &|item| path.starts_with(item))
+            && any(&self.suffix, &|item| path.ends_with(item))
             && any(&self.contains, &|item| path.contains(item))
             && any(&self.and_contains, &|item| path.contains(item))
-            && !(self.only_reads && writes)
+            && (!self.own_executable || image == Some(path))
             && (!self.shared_object || path.ends_with(".so") || path.contains(".so."))
+    }
+
+    /// Says of which paths it speaks; a rule that doesn't would match everything.
+    fn is_bounded(&self) -> bool {
+        self.own_executable
+            || [&self.exact, &self.prefix, &self.suffix, &self.contains].iter().any(|items| !items.is_empty())
     }
 }
 
@@ -110,9 +121,9 @@ impl Filter {
         }
         let mut names = std::collections::BTreeSet::new();
         for rule in &filter.rules {
-            if rule.exact.is_empty() && rule.prefix.is_empty() && rule.contains.is_empty() {
+            if !rule.is_bounded() {
                 return Err(wrong(format!(
-                    "rule `{}` needs one of exact, prefix, contains; it would match everything",
+                    "rule `{}` needs one of exact, prefix, suffix, contains, own_executable; it would match everything",
                     rule.name
                 )));
             }
@@ -134,32 +145,83 @@ impl Filter {
     pub fn rules(&self) -> &[Rule] {
         &self.rules
     }
+}
 
-    /// The first rule by which an open of `path` is telemetry, and the text that it matched.
+/// The rules at work on the effects of one run, given in order.
+#[derive(Clone, Debug)]
+pub struct Sieve<'a> {
+    filter: &'a Filter,
+    /// The work folder as the measured program sees it; nothing below it is telemetry.
+    work: Option<String>,
+    /// What each process runs.
+    images: HashMap<u32, String>,
+}
+
+impl<'a> Sieve<'a> {
+    /// For one run. `work` is its work folder as the measured program sees it.
     #[must_use]
-    pub fn telemetry<'p>(&self, path: &'p PathValue, flags: Option<u64>) -> Option<(&Rule, &'p str)> {
-        let writes = flags.is_none_or(writes);
-        let text = match path.state {
-            PathState::Resolved | PathState::Requested | PathState::Deleted => path.value.as_str(),
-            PathState::Anonymous => path.requested.as_deref()?,
-            PathState::Detached | PathState::Truncated | PathState::Unreadable => return None,
-        };
-        let normal = files::normalise(Path::new(text))?;
-        let normal = normal.to_str()?;
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(text, writes) && (rule.matches(normal, writes) || text == normal))
-            .map(|rule| (rule, text))
-            .or_else(|| self.exactly_requested(path))
+    pub fn new(filter: &'a Filter, work: Option<&str>) -> Self {
+        Self { filter, work: work.map(str::to_owned), images: HashMap::new() }
     }
 
-    fn exactly_requested<'p>(&self, path: &'p PathValue) -> Option<(&Rule, &'p str)> {
-        let requested = path.requested.as_deref()?;
-        self.rules
-            .iter()
-            .find(|rule| rule.exact.iter().any(|exact| exact == requested))
-            .map(|rule| (rule, requested))
+    /// The first rule by which the effect is telemetry, and the path that it matched.
+    #[must_use]
+    pub fn telemetry<'p>(&mut self, effect: &'p Effect) -> Option<(&'a Rule, &'p str)> {
+        self.learn(effect);
+        if effect.operation != Operation::Open || effect.flags.is_none_or(writes) {
+            return None;
+        }
+        let path = effect.path.as_ref()?;
+        let text = self.known(path, effect.return_value?)?;
+        if self.work.as_deref().is_some_and(|work| below(text, work)) {
+            return None;
+        }
+        let image = self.images.get(&effect.process).map(String::as_str);
+        self.filter.rules.iter().find(|rule| rule.matches(text, image)).map(|rule| (rule, text))
     }
+
+    /// The path, when it is known what was opened; or that nothing was, at a plain name.
+    fn known<'p>(&self, path: &'p PathValue, result: i64) -> Option<&'p str> {
+        let text = path.value.as_str();
+        match path.state {
+            PathState::Resolved | PathState::Deleted | PathState::Anonymous if result >= 0 => Some(text),
+            PathState::Requested if result < 0 && !leads_elsewhere(text) => {
+                let normal = files::normalise(Path::new(text))?;
+                // A name with `..` means another file when a folder in it is a link.
+                (normal.to_str() == Some(text)).then_some(text)
+            }
+            _ => None,
+        }
+    }
+
+    fn learn(&mut self, effect: &Effect) {
+        match effect.operation {
+            Operation::Exec if effect.return_value == Some(0) => {
+                if let Some(path) = &effect.path {
+                    self.images.insert(effect.process, path.value.clone());
+                }
+            }
+            Operation::Fork => {
+                let parent = effect.detail.as_deref().and_then(|detail| detail.strip_prefix("process of "));
+                let parent = parent.and_then(|parent| parent.parse().ok());
+                if let Some(image) = parent.and_then(|parent: u32| self.images.get(&parent).cloned()) {
+                    self.images.insert(effect.process, image);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a name below /proc goes through a link that ends anywhere: `cwd`, `root`, `exe`, `fd/N`, `map_files/…`.
+fn leads_elsewhere(path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
+    parts.next() == Some("proc")
+        && parts.any(|part| matches!(part, "cwd" | "root" | "exe" | "fd" | "map_files" | "ns"))
 }
 
 /// What was filtered: opens per rule and path.
@@ -218,11 +280,12 @@ impl Tally {
 
     /// Rule, count and paths, for `filter.json`; every rule stands there, also with 0.
     #[must_use]
-    pub fn report(&self, filter: &Filter, run_id: &str, kept: u64) -> FilterReport {
+    pub fn report(&self, filter: &Filter, run_id: &str, work: Option<&str>, kept: u64) -> FilterReport {
         FilterReport {
             schema: FilterReport::SCHEMA.to_owned(),
             run_id: run_id.to_owned(),
             filter_sha256: Filter::digest(),
+            work: work.map(str::to_owned),
             kept,
             filtered: self.total(),
             rules: filter
@@ -247,6 +310,9 @@ pub struct FilterReport {
     pub run_id: String,
     /// Digest of the rules.
     pub filter_sha256: files::Sha256Digest,
+    /// The work folder as the measured program saw it, below which nothing is telemetry; absent when it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<String>,
     /// Records kept as evidence.
     pub kept: u64,
     /// Opens filtered.

@@ -5,7 +5,7 @@
 //! that reads like a whole.
 
 use super::contract::{KernelEvent, schema};
-use super::filter::{Filter, Tally};
+use super::filter::{Filter, Sieve, Tally};
 use crate::capture::{Effect, Operation, PathState, PathValue};
 use crate::error::{Code, Error, Result};
 use std::net::SocketAddr;
@@ -55,7 +55,7 @@ impl Kind {
 }
 
 /// Whether the effect is an open that was submitted to an `io_uring`.
-pub(super) fn ring_open(effect: &Effect) -> bool {
+fn ring_open(effect: &Effect) -> bool {
     effect.operation == Operation::IoUring
         && ["openat", "openat2"].iter().any(|name| name.eq_ignore_ascii_case(&effect.syscall))
 }
@@ -83,7 +83,7 @@ pub enum Sorted {
 /// Takes effects in order and keeps the kernel events.
 pub struct Normaliser<'a> {
     run_id: &'a str,
-    filter: &'a Filter,
+    sieve: Sieve<'a>,
     events: Vec<KernelEvent>,
     processes: Vec<u32>,
     tally: Tally,
@@ -103,12 +103,12 @@ pub struct Normalised {
 }
 
 impl<'a> Normaliser<'a> {
-    /// For one run.
+    /// For one run; `work` is its work folder as the measured program sees it.
     #[must_use]
-    pub fn new(run_id: &'a str, filter: &'a Filter) -> Self {
+    pub fn new(run_id: &'a str, filter: &'a Filter, work: Option<&str>) -> Self {
         Self {
             run_id,
-            filter,
+            sieve: Sieve::new(filter, work),
             events: Vec::new(),
             processes: Vec::new(),
             tally: Tally::default(),
@@ -121,13 +121,12 @@ impl<'a> Normaliser<'a> {
     /// # Errors
     /// `BudgetExceeded` past a budget; `NotRepresentable` when v0 has no way to write what happened.
     pub fn take(&mut self, effect: &Effect) -> Result<Sorted> {
+        let telemetry = self.sieve.telemetry(effect);
         let Some(kind) = Kind::of(effect) else { return Ok(Sorted::Other) };
         let mut event = self.blank(kind, effect.pid);
         match kind {
             Kind::Openat => {
-                if let Some((rule, path)) = effect.path.as_ref().and_then(|path| {
-                    self.filter.telemetry(path, effect.flags.or(ring_open(effect).then_some(0)))
-                }) {
+                if let Some((rule, path)) = telemetry {
                     self.tally.count(rule, path)?;
                     return Ok(Sorted::Telemetry);
                 }
@@ -199,8 +198,12 @@ impl<'a> Normaliser<'a> {
 ///
 /// # Errors
 /// As [`Normaliser::take`]; what the effects give.
-pub fn normalise(run_id: &str, effects: impl IntoIterator<Item = Result<Effect>>) -> Result<Normalised> {
-    let mut normaliser = Normaliser::new(run_id, Filter::embedded()?);
+pub fn normalise(
+    run_id: &str,
+    work: Option<&str>,
+    effects: impl IntoIterator<Item = Result<Effect>>,
+) -> Result<Normalised> {
+    let mut normaliser = Normaliser::new(run_id, Filter::embedded()?, work);
     for effect in effects {
         normaliser.take(&effect?)?;
     }

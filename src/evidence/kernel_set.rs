@@ -66,8 +66,12 @@ impl KernelSet {
     ///
     /// # Errors
     /// As [`super::kernel::normalise`].
-    pub fn of_effects(run_id: &str, effects: impl IntoIterator<Item = Result<Effect>>) -> Result<Self> {
-        let kernel = super::kernel::normalise(run_id, effects)?;
+    pub fn of_effects(
+        run_id: &str,
+        work: Option<&str>,
+        effects: impl IntoIterator<Item = Result<Effect>>,
+    ) -> Result<Self> {
+        let kernel = super::kernel::normalise(run_id, work, effects)?;
         Ok(Self::of(run_id, &kernel.events, &kernel.processes))
     }
 

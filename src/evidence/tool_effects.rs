@@ -1,11 +1,10 @@
 //! `tool_effects.json`: for each tool call, exactly what its server did while it was working on it.
 //!
 //! The time, ids of tasks and descriptors go, so that two runs can be compared; equal effects are counted. Births,
-//! ends and moves of tasks are left out. Opens that the filter calls telemetry are only counted, unless a call opened one to write.
+//! ends and moves of tasks are left out. Opens that the filter calls telemetry are only counted.
 
 use super::contract::PolicyEvent;
-use super::filter::{Filter, writes};
-use super::kernel::ring_open;
+use super::filter::{Filter, Sieve};
 use crate::capture::{CallWindow, Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
@@ -42,6 +41,7 @@ impl ToolEffects {
     /// As [`Grouping::take`]; what the effects give.
     pub fn rederived(
         &self,
+        work: Option<&str>,
         effects: impl IntoIterator<Item = Result<Effect>>,
         decisions: &[PolicyEvent],
     ) -> Result<Self> {
@@ -56,7 +56,7 @@ impl ToolEffects {
                 ambiguous: call.attribution == Attribution::Ambiguous,
             })
             .collect();
-        let mut grouping = Grouping::new(&windows, Filter::embedded()?);
+        let mut grouping = Grouping::new(&windows, Filter::embedded()?, work);
         for effect in effects {
             grouping.take(&effect?)?;
         }
@@ -201,16 +201,16 @@ impl Group {
 /// Takes effects in any order and groups them by call.
 pub struct Grouping<'a> {
     windows: &'a [CallWindow],
-    filter: &'a Filter,
+    sieve: Sieve<'a>,
     groups: BTreeMap<Option<String>, Group>,
     distinct: usize,
 }
 
 impl<'a> Grouping<'a> {
-    /// For the calls of a run.
+    /// For the calls of a run; `work` is its work folder as the measured program sees it.
     #[must_use]
-    pub fn new(windows: &'a [CallWindow], filter: &'a Filter) -> Self {
-        Self { windows, filter, groups: BTreeMap::new(), distinct: 0 }
+    pub fn new(windows: &'a [CallWindow], filter: &'a Filter, work: Option<&str>) -> Self {
+        Self { windows, sieve: Sieve::new(filter, work), groups: BTreeMap::new(), distinct: 0 }
     }
 
     /// Takes one effect, already redacted.
@@ -219,6 +219,7 @@ impl<'a> Grouping<'a> {
     /// `BudgetExceeded` at more than [`MAX_DISTINCT`] distinct effects; `EvidenceInvalid` when it names a call that has
     /// no window.
     pub fn take(&mut self, effect: &Effect) -> Result<()> {
+        let telemetry = self.sieve.telemetry(effect).is_some();
         let Some(counted) = CountedEffect::of(effect) else { return Ok(()) };
         if let Some(call) = &effect.call
             && !self.windows.iter().any(|window| window.tool_call_id == *call)
@@ -230,15 +231,7 @@ impl<'a> Grouping<'a> {
             .at(format!("effect {}", effect.seq)));
         }
         let group = self.groups.entry(effect.call.clone()).or_default();
-        let is_open = effect.operation == Operation::Open || ring_open(effect);
-        // A call that writes below /proc or /dev did something, whatever the v0 filter calls such a path.
-        let writing = effect.flags.is_some_and(writes);
-        if is_open
-            && !(writing && effect.call.is_some())
-            && effect.path.as_ref().is_some_and(|path| {
-                self.filter.telemetry(path, effect.flags.or(ring_open(effect).then_some(0))).is_some()
-            })
-        {
+        if telemetry {
             group.telemetry += 1;
             return Ok(());
         }

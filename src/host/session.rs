@@ -134,8 +134,16 @@ pub enum Place {
 }
 
 impl Place {
-    /// The private log folder as the program sees it: below /dev in a gate, since the evidence filter takes what is
-    /// there for telemetry; below /run where /dev/shm is the host's own.
+    /// The folder that is the program's own, as it sees it. What it works in on the host belongs to others too.
+    #[must_use]
+    pub fn work(&self) -> Option<&'static str> {
+        match self {
+            Place::Gate { .. } => Some(super::WORK),
+            Place::Host { .. } => None,
+        }
+    }
+
+    /// The private log folder as the program sees it: below /run where /dev/shm is the host's own.
     #[must_use]
     pub fn logs(&self) -> &'static Path {
         Path::new(match self {

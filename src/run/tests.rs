@@ -138,6 +138,7 @@ impl Measure for Script {
             agent_shim: "none",
             command: &gate.definition.command,
             env_keys: &[],
+            work: Some(crate::host::WORK),
         };
         let outputs = Outputs {
             archive: out.join(&gate.definition.archive),

@@ -33,8 +33,12 @@ fn a_run_leaves_an_archive_its_extract_and_its_details() {
         assert!(folder.path().join(name).exists(), "{name}");
     }
     let filter = json(&folder.path().join("filter.json"));
-    assert_eq!(filter["rules"][4]["rule"], "system_libraries");
-    assert_eq!(filter["rules"][4]["count"], 1);
+    let of = |rule: &str| {
+        let rules = filter["rules"].as_array().unwrap();
+        rules.iter().find(|found| found["rule"] == rule).unwrap()["count"].clone()
+    };
+    assert_eq!((of("system_libraries"), of("locale")), (1.into(), 0.into()));
+    assert_eq!(filter["work"], "/run/assay-gates/work");
 }
 
 #[test]
@@ -162,18 +166,19 @@ fn effects_are_told_apart_by_the_calls_own_cgroup() {
 }
 
 #[test]
-fn a_call_that_writes_where_only_telemetry_is_expected_is_shown() {
+fn a_write_is_evidence_where_reads_are_telemetry() {
     let folder = tempfile::tempdir().unwrap();
     let mut summary = summary();
     summary.calls = vec![window("tc_1", "read_file", false)];
     let hidden = Effect { call: Some("tc_1".to_owned()), ..open(0, "/dev/shm/hidden", 0o1101, 3) };
-    let log = open(1, "/dev/shm/assay-gates/sdk.ndjson", 0o2101, 4);
-    let written = assembled(folder.path(), &summary, vec![hidden, log], &Logs::default()).unwrap();
-    assert_eq!(written.kernel_events, 0, "v0 calls both telemetry");
+    let outside = open(1, "/w/node_modules/x.js", 0o2101, 4);
+    let read = open(2, "/w/node_modules/x.js", 0, 4);
+    let written = assembled(folder.path(), &summary, vec![hidden, outside, read], &Logs::default()).unwrap();
+    assert_eq!(written.kernel_events, 2);
     let effects: ToolEffects =
         serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
     assert_eq!(effects.calls[0].effects[0].path.as_deref(), Some("/dev/shm/hidden"));
-    assert_eq!((effects.outside.len(), effects.outside_telemetry), (0, 1));
+    assert_eq!((effects.outside.len(), effects.outside_telemetry), (1, 1));
 }
 
 #[test]
@@ -237,12 +242,13 @@ fn no_secret_reaches_any_file() {
         files += u32::from(text.contains("<redacted:stripe-key:"));
     }
     assert_eq!(files, 4);
+    let work = Some("/run/assay-gates/work");
     let lines = || effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
-    assert_eq!(KernelSet::of_effects(RUN, lines()).unwrap(), written.kernel_set);
+    assert_eq!(KernelSet::of_effects(RUN, work, lines()).unwrap(), written.kernel_set);
     let calls: ToolEffects = serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
     let archive = Archive::open(&outputs(folder.path()).archive).unwrap();
-    assert_eq!(calls.rederived(lines(), &archive.policy).unwrap(), calls);
-    assert_eq!(assay_gates::evidence::kernel::normalise(RUN, lines()).unwrap().events, archive.kernel);
+    assert_eq!(calls.rederived(work, lines(), &archive.policy).unwrap(), calls);
+    assert_eq!(assay_gates::evidence::kernel::normalise(RUN, work, lines()).unwrap().events, archive.kernel);
     for path in assay_gates::evidence::archive::member::ALL {
         let text = String::from_utf8_lossy(archive.member(path).unwrap());
         assert!(!text.contains("abcdefgh12345678"), "{path}");
@@ -260,6 +266,7 @@ fn a_run_id_that_is_not_safe_or_not_the_recordings_is_refused() {
             agent_shim: "none",
             command: &[],
             env_keys: &[],
+            work: None,
         };
         let error = assay_gates::evidence::assemble(
             &facts,
@@ -280,8 +287,13 @@ fn a_recording_that_breaks_off_gives_its_own_error_and_keeps_what_came() {
     let folder = tempfile::tempdir().unwrap();
     let recording =
         effects().into_iter().map(Ok).chain([Err(assay_gates::error::Error::new(Code::Internal, "torn"))]);
-    let facts =
-        assay_gates::evidence::RunFacts { run_id: RUN, agent_shim: "none", command: &[], env_keys: &[] };
+    let facts = assay_gates::evidence::RunFacts {
+        run_id: RUN,
+        agent_shim: "none",
+        command: &[],
+        env_keys: &[],
+        work: None,
+    };
     let error = assay_gates::evidence::assemble(
         &facts,
         &summary(),

@@ -12,7 +12,7 @@ use assay_gates::evidence::{Filter, surface};
 #[test]
 fn the_surface_holds_values_by_kind_and_decisions_by_tool() {
     let filter = Filter::embedded().unwrap();
-    let mut normaliser = Normaliser::new(RUN, filter);
+    let mut normaliser = Normaliser::new(RUN, filter, Some("/run/assay-gates/work"));
     effects().iter().for_each(|effect| assert!(normaliser.take(effect).is_ok()));
     let surface = surface(RUN, &normaliser.finish().events, &logs().policy.unwrap());
     assert_eq!(

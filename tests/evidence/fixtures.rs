@@ -172,6 +172,7 @@ pub fn assembled(folder: &Path, summary: &Summary, effects: Vec<Effect>, logs: &
         agent_shim: "openai-agents",
         command: &command,
         env_keys: &["ASSAY_RUNNER_SDK_EVENT_LOG".to_owned(), "ASSAY_RUNNER_RUN_ID".to_owned()],
+        work: Some("/run/assay-gates/work"),
     };
     assemble(&facts, summary, effects.into_iter().map(Ok), logs, &KEY, &outputs(folder))
 }

@@ -9,7 +9,7 @@ use assay_runner_schema::KernelLayerEvent;
 
 fn normalised(effects: &[Effect]) -> Result<Vec<KernelEvent>> {
     let filter = Filter::embedded()?;
-    let mut normaliser = Normaliser::new(RUN, filter);
+    let mut normaliser = Normaliser::new(RUN, filter, Some("/run/assay-gates/work"));
     for effect in effects {
         normaliser.take(effect)?;
     }

@@ -164,7 +164,8 @@ impl Check<'_> {
             return Ok(());
         };
         let rules = Filter::embedded()?;
-        let mut normaliser = Normaliser::new(archive.run_id(), rules);
+        let work = filter.and_then(|filter| filter.work.as_deref());
+        let mut normaliser = Normaliser::new(archive.run_id(), rules, work);
         for effect in lines {
             normaliser.take(&effect?)?;
         }
@@ -190,7 +191,7 @@ impl Check<'_> {
             );
         }
         if let Some(filter) = filter
-            && derived.tally.report(rules, archive.run_id(), derived.events.len() as u64) != *filter
+            && derived.tally.report(rules, archive.run_id(), work, derived.events.len() as u64) != *filter
         {
             self.fault(
                 "filter",
@@ -201,7 +202,7 @@ impl Check<'_> {
         }
         if let Some(tools) = tools
             && let Some(lines) = open()
-            && tools.rederived(lines, &archive.policy)? != *tools
+            && tools.rederived(work, lines, &archive.policy)? != *tools
         {
             self.fault(
                 "tool_effects",

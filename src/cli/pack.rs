@@ -57,7 +57,7 @@ struct Built<'a> {
     files: usize,
     bytes: u64,
     gates: Vec<(&'a str, &'static str)>,
-    claim_earned: bool,
+    claims: &'a [String],
     notes: &'a [String],
 }
 
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Result<Exit> {
             files: manifest.payload_files.len(),
             bytes: manifest.pack_size_bytes,
             gates,
-            claim_earned: built.claims.claim.earned,
+            claims: &built.claims.lines(),
             notes: &built.notes,
         })?),
         Format::Human => {
@@ -94,12 +94,8 @@ pub fn run(args: &Args) -> Result<Exit> {
             for (gate, status) in gates {
                 text.push_str(&format!("  {status:<10} {gate}\n"));
             }
-            let claim = &built.claims.claim;
-            if claim.earned {
-                text.push_str("  claim      earned\n");
-            }
-            for reason in &claim.reasons {
-                text.push_str(&format!("  no claim   {reason}\n"));
+            for claim in built.claims.lines() {
+                text.push_str(&format!("  {claim}\n"));
             }
             if let Some(zip) = &built.zip {
                 text.push_str(&format!("  zip        {}\n", zip.display()));

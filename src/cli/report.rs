@@ -99,14 +99,12 @@ fn github(document: &Document) -> Result<()> {
             gate.verdict.clone().unwrap_or_else(missing)
         })
         .collect();
-    let citable =
-        document.record.as_ref().map_or(Err("nothing was measured"), |record| record.source.citable());
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let artifact = variable("ARTIFACT_URL").map(|url| ArtifactLine {
         url,
         digest: variable("ARTIFACT_DIGEST").unwrap_or_else(|| "unknown".to_owned()),
     });
-    let summary = report::summary(&verdicts, citable, artifact.as_ref());
+    let summary = report::summary(&verdicts, document.claims.as_ref(), artifact.as_ref());
     match variable("GITHUB_STEP_SUMMARY") {
         None => report::data(&summary),
         Some(file) => {
@@ -116,6 +114,6 @@ fn github(document: &Document) -> Result<()> {
             file.write_all(summary.as_bytes()).map_err(io)?;
         }
     }
-    report::data(&report::annotations(&verdicts));
+    report::data(&report::annotations(&verdicts, document.claims.as_ref()));
     Ok(())
 }

@@ -43,7 +43,7 @@ pub struct Args {
 /// What standard output carries.
 #[derive(Clone, Copy, Default, clap::ValueEnum)]
 pub enum Format {
-    /// Seven parts for people
+    /// Eight parts for people
     #[default]
     Human,
     /// One JSON object, `assay.gates.triage.v0`

@@ -65,7 +65,7 @@ pub(super) fn run(wanted: &Wanted<'_>) -> Result<Exit> {
 
 fn refuse(outcome: &mut Verification, finding: Finding) {
     outcome.verified = false;
-    outcome.claim_earned = false;
+    outcome.claims.clear();
     outcome.established.clear();
     outcome.findings.push(finding);
 }
@@ -82,7 +82,9 @@ fn shown(outcome: &Verification) -> String {
     for (gate, status) in &outcome.gates {
         row(status, gate);
     }
-    row("claim", if outcome.claim_earned { "earned" } else { "not earned: see payload/claims.json" });
+    for claim in &outcome.claims {
+        row("claims", claim);
+    }
     for what in &outcome.established {
         row("shown", what);
     }

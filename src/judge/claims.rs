@@ -1,7 +1,46 @@
 //! What a passing run may say, and what no run ever says. The words are fixed.
 
-/// The one claim that a passing invocation earns.
-pub const CLAIM: &str = "for these deterministic fixtures, on this host, kernel, policy and SDK evidence correlate with low ambiguity under complete observation";
+/// What the layers of a gate let it say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ClaimClass {
+    /// Kernel, policy and SDK evidence.
+    ThreeLayers,
+    /// Kernel and policy evidence.
+    KernelAndPolicy,
+    /// Kernel evidence alone, or with a report that no policy decision goes with.
+    KernelAlone,
+}
+
+impl ClaimClass {
+    /// Every class, the widest first.
+    pub const ALL: [Self; 3] = [Self::ThreeLayers, Self::KernelAndPolicy, Self::KernelAlone];
+
+    /// Its name in `claims.json`.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::ThreeLayers => "three_layers",
+            Self::KernelAndPolicy => "kernel_and_policy",
+            Self::KernelAlone => "kernel_alone",
+        }
+    }
+
+    /// What may be said once it is earned, word for word.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::ThreeLayers => {
+                "for these deterministic fixtures, on this host, kernel, policy and SDK evidence correlate with low ambiguity under complete observation"
+            }
+            Self::KernelAndPolicy => {
+                "for these deterministic fixtures, on this host, kernel and policy evidence correlate with low ambiguity under complete observation"
+            }
+            Self::KernelAlone => {
+                "for these deterministic fixtures, on this host, the kernel evidence is the same in every run under complete observation"
+            }
+        }
+    }
+}
 
 /// What is never claimed: key and sentence.
 pub const NON_CLAIMS: [(&str, &str); 8] = [

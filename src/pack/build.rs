@@ -85,7 +85,7 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
     let source = Source::open(work.path()).map_err(|finding| {
         Error::new(Code::Internal, format!("a pack in the making is not readable: {finding}"))
     })?;
-    let claims = claims::derive(&source, &gates);
+    let claims = claims::derive(&source, &gates.iter().map(Into::into).collect::<Vec<_>>());
     rows.insert(
         m::CLAIMS_PATH.to_owned(),
         write(work.path(), m::CLAIMS_PATH, pretty_sorted(&claims)?.as_bytes())?,

@@ -2,23 +2,27 @@
 //!
 //! Derived from the pack's own files and from nothing else, so that a verifier derives it again and compares.
 
-use super::manifest::{GateRow, GateStatus};
+use super::manifest::{GateRow, GateStatus, is_archive_name};
+use super::root::ProofRoot;
 use super::source::Source;
 use crate::evidence::contract::{ArchiveManifest, schema};
 use crate::evidence::{CorrelationReport, ObservationHealth, SdkEvent};
 use crate::files::{Sha256Digest, sha256};
-use crate::judge;
+use crate::judge::claims::{self as words, ClaimClass};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Schema id.
 pub const SCHEMA: &str = "assay.gates.claims.v0";
 
+/// The criterion that only runs with tool calls can meet.
+const CALL_ID: &str = "tool_call_id_carried";
 /// Runs of one gate that must agree.
 const RUNS: usize = 3;
 
-/// What a pack never shows, on top of what no run shows ([`judge::claims::NON_CLAIMS`]).
+/// What a pack never shows, on top of what no run shows ([`words::NON_CLAIMS`]).
 const NON_CLAIMS: [(&str, &str); 4] = [
     (
         "does_not_claim_runtime_safety",
@@ -44,28 +48,68 @@ const NON_CLAIMS: [(&str, &str); 4] = [
 pub struct Claims {
     /// [`SCHEMA`].
     pub schema: String,
-    /// The bounded claim.
-    pub claim: Claim,
+    /// Every bounded claim, the widest first: earned or not.
+    pub claims: Vec<Claim>,
     /// What would refute it, in fixed order.
     pub kill_criteria: Vec<Criterion>,
     /// What is never claimed.
     pub non_claims: Vec<NonClaim>,
 }
 
-/// `claim`.
+impl Claims {
+    /// The claim of a class.
+    #[must_use]
+    pub fn of(&self, class: ClaimClass) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.id == class.id())
+    }
+
+    /// Those that were earned.
+    pub fn earned(&self) -> impl Iterator<Item = &Claim> {
+        self.claims.iter().filter(|claim| claim.earned)
+    }
+
+    /// What every view prints: a line for each claim, with its words only when it was earned.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.claims.iter().map(Claim::line).collect()
+    }
+}
+
+/// What every view prints of an invocation: the lines of its claims, or that there are none.
+#[must_use]
+pub fn lines_of(claims: Option<&Claims>) -> Vec<String> {
+    claims.map_or_else(|| vec!["nothing is claimed: there is no claims.json".to_owned()], Claims::lines)
+}
+
+/// One bounded claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// Every gate passed and every criterion was measured and not refuted.
+    /// [`ClaimClass::id`].
+    pub id: String,
+    /// Every gate passed, some have these layers, and every criterion that applies was measured and not refuted.
     pub earned: bool,
     /// The claim; null when it was not earned.
     pub text: Option<String>,
-    /// Gates that it covers.
+    /// Gates that have its layers.
     pub gates: Vec<String>,
-    /// Measured runs that it covers.
+    /// Their measured runs.
     pub runs: usize,
     /// Why it was not earned; empty when it was.
     pub reasons: Vec<String>,
+}
+
+impl Claim {
+    /// As every view prints it, on one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        match &self.text {
+            Some(text) => {
+                format!("claim {} earned by {} ({} runs): {text}", self.id, self.gates.join(", "), self.runs)
+            }
+            None => format!("claim {} not earned: {}", self.id, self.reasons.join("; ")),
+        }
+    }
 }
 
 /// One of the five criteria.
@@ -108,12 +152,54 @@ pub struct NonClaim {
     pub text: String,
 }
 
+/// A gate as claims see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GateArchives {
+    /// Key.
+    pub gate: String,
+    /// How it ended.
+    pub status: GateStatus,
+    /// Paths of its archives within the pack.
+    pub archives: Vec<String>,
+}
+
+impl From<&GateRow> for GateArchives {
+    fn from(row: &GateRow) -> Self {
+        Self {
+            gate: row.gate.clone(),
+            status: row.status,
+            archives: row.archives.iter().map(|archive| archive.path.clone()).collect(),
+        }
+    }
+}
+
+/// The claims of a proof root: the same that a pack of it has.
+///
+/// # Errors
+/// `PackRootInvalid`, `Io`.
+pub fn of_root(root: &Path) -> crate::error::Result<Claims> {
+    let state = ProofRoot::read(root)?;
+    let source = Source::of_root(&state.files);
+    let gates: Vec<GateArchives> = state
+        .gates
+        .iter()
+        .map(|(gate, status)| {
+            let prefix = format!("payload/gates/{gate}/");
+            let archives = source.members().keys().filter(|path| {
+                path.starts_with(&prefix) && is_archive_name(path.rsplit('/').next().unwrap_or_default())
+            });
+            GateArchives { gate: gate.clone(), status: *status, archives: archives.cloned().collect() }
+        })
+        .collect();
+    Ok(derive(&source, &gates))
+}
+
 /// Derives the claims from the gates and files of a pack. A file that is missing or unreadable refutes; it never helps.
 #[must_use]
-pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
+pub fn derive(source: &Source, gates: &[GateArchives]) -> Claims {
     let runs: Vec<Run> = gates
         .iter()
-        .flat_map(|gate| gate.archives.iter().map(|archive| Run::read(source, &gate.gate, &archive.path)))
+        .flat_map(|gate| gate.archives.iter().map(|archive| Run::read(source, &gate.gate, archive)))
         .collect();
     let kill_criteria = vec![
         clean_correlation(&runs),
@@ -122,34 +208,36 @@ pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
         one_verification_path(&runs),
         stable_attribution(gates, &runs),
     ];
-    let mut reasons: Vec<String> = gates
+    let mut against: Vec<String> = gates
         .iter()
         .filter(|gate| gate.status != GateStatus::Passed)
         .map(|gate| format!("gate {} is {}", gate.gate, gate.status.as_str()))
         .collect();
-    if dirty(source) {
-        reasons.push("the checkout had uncommitted changes".to_owned());
-    }
+    against.extend(uncitable(source));
     if gates.is_empty() {
-        reasons.push("no gate was selected".to_owned());
+        against.push("no gate was selected".to_owned());
     }
-    reasons.extend(kill_criteria.iter().filter_map(|criterion| match criterion.result {
-        Outcome::NotRefuted => None,
+    against.extend(kill_criteria.iter().filter_map(|criterion| match criterion.result {
         Outcome::Refuted => Some(format!("{} is refuted", criterion.id)),
-        Outcome::NotMeasured => Some(format!("{} was not measured", criterion.id)),
+        _ => None,
     }));
-    let earned = reasons.is_empty();
+    let mut by_class: BTreeMap<ClaimClass, Vec<&str>> = BTreeMap::new();
+    for gate in gates {
+        let mut mine = runs.iter().filter(|run| run.gate == gate.gate).map(Run::class);
+        // Runs of one gate that have other layers are other evidence: the narrowest holds for all.
+        if let Some(first) = mine.next() {
+            by_class.entry(mine.fold(first, ClaimClass::max)).or_default().push(&gate.gate);
+        }
+    }
+    let claims = ClaimClass::ALL.map(|class| {
+        let mine = by_class.get(&class).map_or(&[][..], Vec::as_slice);
+        claim(class, mine, &runs, &kill_criteria, &against)
+    });
     Claims {
         schema: SCHEMA.to_owned(),
-        claim: Claim {
-            earned,
-            text: earned.then(|| judge::claims::CLAIM.to_owned()),
-            gates: gates.iter().map(|gate| gate.gate.clone()).collect(),
-            runs: runs.len(),
-            reasons,
-        },
+        claims: claims.to_vec(),
         kill_criteria,
-        non_claims: judge::claims::NON_CLAIMS
+        non_claims: words::NON_CLAIMS
             .iter()
             .chain(&NON_CLAIMS)
             .map(|(id, text)| NonClaim { id: (*id).to_owned(), text: (*text).to_owned() })
@@ -157,10 +245,58 @@ pub fn derive(source: &Source, gates: &[GateRow]) -> Claims {
     }
 }
 
-/// Whether the invocation's record says that its source was not what the commit holds. Without a record nobody knows.
-fn dirty(source: &Source) -> bool {
-    json::<serde_json::Value>(source, "payload/run.json")
-        .map_or(true, |record| record.pointer("/source/dirty") == Some(&serde_json::Value::Bool(true)))
+fn claim(
+    class: ClaimClass,
+    gates: &[&str],
+    runs: &[Run],
+    criteria: &[Criterion],
+    against: &[String],
+) -> Claim {
+    let mut reasons = against.to_vec();
+    if gates.is_empty() {
+        reasons.push("no gate was measured with these layers".to_owned());
+    }
+    // Without a policy layer there is no call whose id could be carried.
+    let applies = |criterion: &&Criterion| criterion.id != CALL_ID || class != ClaimClass::KernelAlone;
+    reasons.extend(
+        criteria
+            .iter()
+            .filter(applies)
+            .filter(|criterion| criterion.result == Outcome::NotMeasured)
+            .map(|criterion| format!("{} was not measured", criterion.id)),
+    );
+    let earned = reasons.is_empty();
+    Claim {
+        id: class.id().to_owned(),
+        earned,
+        text: earned.then(|| class.text().to_owned()),
+        gates: gates.iter().map(|gate| (*gate).to_owned()).collect(),
+        runs: runs.iter().filter(|run| gates.contains(&run.gate.as_str())).count(),
+        reasons,
+    }
+}
+
+/// Why the invocation's record keeps anything from being cited: its source is not what a commit holds, or nobody knows.
+fn uncitable(source: &Source) -> Option<String> {
+    let record = match json::<serde_json::Value>(source, "payload/run.json") {
+        Ok(record) => record,
+        Err(_) => return Some("there is no record of the invocation".to_owned()),
+    };
+    let shards = record.get("shards").and_then(serde_json::Value::as_array);
+    let records: Vec<&serde_json::Value> = match shards {
+        Some(shards) => shards.iter().collect(),
+        None => vec![&record],
+    };
+    records.into_iter().find_map(|record| {
+        match (
+            record.pointer("/source/dirty"),
+            record.pointer("/source/head_sha").and_then(|sha| sha.as_str()),
+        ) {
+            (_, None | Some("unknown")) => Some("it is not known which commit was measured".to_owned()),
+            (Some(serde_json::Value::Bool(false)), Some(_)) => None,
+            _ => Some("the checkout had uncommitted changes".to_owned()),
+        }
+    })
 }
 
 /// What one run's files say. `Err` is what kept a file from being read.
@@ -207,6 +343,17 @@ impl Run {
 
     fn has_policy(&self) -> bool {
         self.health.as_ref().is_ok_and(|health| health.policy_layer == "present")
+    }
+
+    /// What its layers let it say; an unreadable health record, nothing wide.
+    fn class(&self) -> ClaimClass {
+        match &self.health {
+            Ok(health) if health.policy_layer == "present" && health.sdk_layer == "self_reported" => {
+                ClaimClass::ThreeLayers
+            }
+            Ok(health) if health.policy_layer == "present" => ClaimClass::KernelAndPolicy,
+            _ => ClaimClass::KernelAlone,
+        }
     }
 }
 
@@ -284,7 +431,7 @@ fn no_drops(runs: &[Run]) -> Criterion {
 
 fn call_id_carried(runs: &[Run]) -> Criterion {
     criterion(
-        "tool_call_id_carried",
+        CALL_ID,
         "each run with tool calls has the same tool_call_id in its SDK events, policy decisions and correlation",
         runs.iter().filter(|run| run.has_policy() || run.health.is_err()).map(|run| {
             let path = format!("{}/correlation-report.json", run.extract);
@@ -332,7 +479,7 @@ fn one_verification_path(runs: &[Run]) -> Criterion {
     )
 }
 
-fn stable_attribution(gates: &[GateRow], runs: &[Run]) -> Criterion {
+fn stable_attribution(gates: &[GateArchives], runs: &[Run]) -> Criterion {
     let attribution = |run: &Run| -> Result<_, String> {
         let report = run
             .correlation

@@ -68,6 +68,8 @@ impl ProofRoot {
             let name = entry.0;
             if TOP_FILES.contains(&name.as_str()) {
                 walk.entry(&entry.1, &name, 1)?;
+            } else if name == "claims.json" {
+                walk.left_out.push((name, "derived again from what is packed"));
             } else if name != "gates" && name != "runs" {
                 walk.left_out.push((name, "not part of a proof root"));
             }

@@ -2,7 +2,7 @@
 
 use super::finding::Finding;
 use super::names;
-use super::root::open_regular;
+use super::root::{RootFile, open_regular};
 use super::zip_reader::{ENTRIES, ZipReader};
 use crate::files::{Sha256Digest, sha256_reader};
 use std::collections::BTreeMap;
@@ -23,6 +23,8 @@ pub struct Source {
 #[derive(Debug)]
 enum Form {
     Folder(PathBuf),
+    /// A proof root's files, by the path that they have in a pack of it.
+    Root(BTreeMap<String, PathBuf>),
     Zip(ZipReader),
 }
 
@@ -33,6 +35,20 @@ impl Source {
     /// The first structural thing that is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Finding> {
         if path.is_dir() { Self::folder(path) } else { Self::zip(path) }
+    }
+
+    /// The files of a proof root, as if they were packed. A file that is gone reads as one that is missing.
+    #[must_use]
+    pub fn of_root(files: &[RootFile]) -> Self {
+        let mut members = BTreeMap::new();
+        let mut places = BTreeMap::new();
+        for file in files {
+            let path = format!("payload/{}", file.path);
+            let bytes = std::fs::symlink_metadata(&file.source).map_or(0, |facts| facts.len());
+            members.insert(path.clone(), bytes);
+            places.insert(path, file.source.clone());
+        }
+        Self { members, form: Form::Root(places) }
     }
 
     fn zip(path: &Path) -> Result<Self, Finding> {
@@ -109,6 +125,11 @@ impl Source {
             Form::Folder(root) => match open_regular(&root.join(path)) {
                 Ok(file) => Ok(Box::new(file)),
                 Err(error) => Err(missing(error.to_string())),
+            },
+            Form::Root(places) => match places.get(path).map(|place| open_regular(place)) {
+                Some(Ok(file)) => Ok(Box::new(file)),
+                Some(Err(error)) => Err(missing(error.to_string())),
+                None => Err(missing("none".to_owned())),
             },
             Form::Zip(zip) => zip.reader(path).map_err(|error| missing(error.to_string())),
         }

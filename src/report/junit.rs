@@ -1,16 +1,19 @@
-//! The verdicts as JUnit XML: a suite a gate, a case a run and one for their agreement.
+//! The verdicts as JUnit XML: a suite a gate, a case a run and one for their agreement; and a suite of the claims, in
+//! which what was not earned is skipped, with its reasons.
 
 use crate::judge::{GateStatus, GateVerdict};
+use crate::pack::claims::Claims;
 use std::fmt::Write;
 
 /// The whole file.
 #[must_use]
-pub fn junit(verdicts: &[GateVerdict]) -> String {
+pub fn junit(verdicts: &[GateVerdict], claims: Option<&Claims>) -> String {
     let mut xml =
         String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"assay-gates\">\n");
     for gate in verdicts {
         suite(&mut xml, gate);
     }
+    claimed(&mut xml, claims);
     xml.push_str("</testsuites>\n");
     xml
 }
@@ -48,6 +51,30 @@ fn suite(xml: &mut String, gate: &GateVerdict) {
     );
     for case in cases {
         case.write(xml, &gate.gate);
+    }
+    xml.push_str("  </testsuite>\n");
+}
+
+/// A case a claim; its line is what it passed or was skipped with.
+fn claimed(xml: &mut String, claims: Option<&Claims>) {
+    let Some(claims) = claims else { return };
+    let skipped = claims.claims.iter().filter(|claim| !claim.earned).count();
+    let _infallible = writeln!(
+        xml,
+        "  <testsuite name=\"claims\" tests=\"{}\" failures=\"0\" skipped=\"{skipped}\" time=\"0.000\">",
+        claims.claims.len()
+    );
+    for claim in &claims.claims {
+        let (id, line) = (escape(&claim.id), escape(&claim.line()));
+        let outcome = if claim.earned {
+            format!("<system-out>{line}</system-out>")
+        } else {
+            format!("<skipped message=\"{line}\"/>")
+        };
+        let _infallible = writeln!(
+            xml,
+            "    <testcase classname=\"claims\" name=\"{id}\" time=\"0.000\">{outcome}</testcase>"
+        );
     }
     xml.push_str("  </testsuite>\n");
 }
@@ -108,7 +135,7 @@ mod tests {
     #[test]
     fn hostile_text_stays_text() {
         let verdict = GateVerdict::skipped("g", Exit::CannotMeasure, "\"><x>&\u{1b}[31m\n".to_owned());
-        let xml = junit(&[verdict]);
+        let xml = junit(&[verdict], None);
         assert!(xml.contains("<skipped message=\"&quot;&gt;&lt;x&gt;&amp;\u{fffd}[31m&#10;\"/>"), "{xml}");
         assert!(xml.contains("tests=\"1\" failures=\"0\" skipped=\"1\""), "{xml}");
     }

@@ -2,7 +2,8 @@
 //!
 //! A runner shows nothing of a summary above 1 MiB and at most ten annotations of a step, so both are bounded here.
 
-use crate::judge::{GateVerdict, claims};
+use crate::judge::{GateVerdict, claims::NON_CLAIMS};
+use crate::pack::claims::{Claims, lines_of};
 use std::fmt::Write;
 
 /// Largest summary; a runner's own limit is 1 MiB for everything that a step writes.
@@ -23,14 +24,10 @@ pub struct ArtifactLine {
     pub digest: String,
 }
 
-/// The summary of an invocation. `citable` says why no claim may be made although every gate passed.
+/// The summary of an invocation, with what it claims and what not.
 #[must_use]
-pub fn summary(
-    verdicts: &[GateVerdict],
-    citable: Result<(), &str>,
-    artifact: Option<&ArtifactLine>,
-) -> String {
-    let tail = tail(verdicts, citable, artifact);
+pub fn summary(verdicts: &[GateVerdict], claims: Option<&Claims>, artifact: Option<&ArtifactLine>) -> String {
+    let tail = tail(verdicts, claims, artifact);
     let mut text = String::from(
         "### Gates\n\n| gate | runs | agree | lost events | wall time | verdict |\n|---|---|---|---|---|---|\n",
     );
@@ -90,19 +87,17 @@ fn details(gate: &GateVerdict) -> String {
     text
 }
 
-fn tail(verdicts: &[GateVerdict], citable: Result<(), &str>, artifact: Option<&ArtifactLine>) -> String {
+fn tail(verdicts: &[GateVerdict], claims: Option<&Claims>, artifact: Option<&ArtifactLine>) -> String {
     let all = !verdicts.is_empty() && verdicts.iter().all(GateVerdict::passed);
     let mut text = String::from("\n### What this shows\n\n");
-    let _infallible = match (verdicts.is_empty(), all, citable) {
-        (true, _, _) => writeln!(text, "No gate was measured, so nothing is claimed."),
-        (false, true, Ok(())) => writeln!(text, "{}.", claims::CLAIM),
-        (false, true, Err(why)) => {
-            writeln!(text, "Nothing is claimed: every gate passed, but {}.", cell(why))
-        }
-        (false, false, _) => writeln!(text, "Nothing is claimed: not every gate passed."),
-    };
+    for line in lines_of(claims) {
+        let _infallible = writeln!(text, "- {}", cell(&line));
+    }
     text.push_str("\n<details><summary>What it does not show</summary>\n\n");
-    for (_, sentence) in claims::NON_CLAIMS {
+    let own = claims.map_or(&[][..], |claims| claims.non_claims.as_slice());
+    let sentences = own.iter().map(|one| one.text.as_str());
+    let fixed = NON_CLAIMS.iter().map(|(_, sentence)| *sentence).filter(|_| own.is_empty());
+    for sentence in sentences.chain(fixed) {
         let _infallible = writeln!(text, "- {sentence}");
     }
     text.push_str("\n</details>\n\n### Proof pack\n\n");
@@ -120,9 +115,10 @@ fn tail(verdicts: &[GateVerdict], citable: Result<(), &str>, artifact: Option<&A
     text
 }
 
-/// One `::error` a failed gate, at most as many as a runner shows; the last one then speaks for the rest.
+/// One `::error` a failed gate, at most as many as a runner shows; the last one then speaks for the rest. Then one
+/// `::notice` with what is claimed and what not.
 #[must_use]
-pub fn annotations(verdicts: &[GateVerdict]) -> String {
+pub fn annotations(verdicts: &[GateVerdict], claims: Option<&Claims>) -> String {
     let failed: Vec<&GateVerdict> = verdicts.iter().filter(|gate| !gate.passed()).collect();
     let shown = if failed.len() > ANNOTATIONS { ANNOTATIONS - 1 } else { failed.len() };
     let mut text = String::new();
@@ -140,6 +136,7 @@ pub fn annotations(verdicts: &[GateVerdict]) -> String {
         let _infallible =
             writeln!(text, "::error title=Gates::{} more gates did not pass", failed.len() - shown);
     }
+    let _infallible = writeln!(text, "::notice title=Claims::{}", data(&lines_of(claims).join("\n")));
     text
 }
 
@@ -186,6 +183,7 @@ fn property(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::error::Exit;
+    use crate::judge::claims::ClaimClass;
     use crate::judge::{Determinism, RunVerdict};
 
     fn run(number: u32, passed: bool) -> RunVerdict {
@@ -218,20 +216,42 @@ mod tests {
         gate(id, vec![(Exit::AcceptanceFailed, reason.to_owned())])
     }
 
+    /// Claims of which the widest was earned, or not for a reason.
+    fn claims(reason: Option<&str>) -> Claims {
+        let reasons: Vec<String> = reason.into_iter().map(str::to_owned).collect();
+        let claim = crate::pack::claims::Claim {
+            id: "three_layers".into(),
+            earned: reasons.is_empty(),
+            text: reasons.is_empty().then(|| ClaimClass::ThreeLayers.text().to_owned()),
+            gates: vec!["kernel-only".into()],
+            runs: 3,
+            reasons,
+        };
+        Claims { schema: "s".into(), claims: vec![claim], kill_criteria: vec![], non_claims: vec![] }
+    }
+
     fn artifact() -> ArtifactLine {
         ArtifactLine { url: "https://example.org/a/1".into(), digest: "sha256:00".into() }
     }
 
     #[test]
     fn a_green_invocation_reads_as_a_table_a_claim_and_its_limits() {
-        insta::assert_snapshot!(summary(&[gate("kernel-only", vec![])], Ok(()), Some(&artifact())));
+        insta::assert_snapshot!(summary(
+            &[gate("kernel-only", vec![])],
+            Some(&claims(None)),
+            Some(&artifact())
+        ));
     }
 
     #[test]
     fn a_red_invocation_names_the_reason_and_claims_nothing() {
         let verdicts =
             [gate("kernel-only", vec![]), failed("kernel-policy", "run 1: a.txt | was <b>not</b>\n# read")];
-        insta::assert_snapshot!(summary(&verdicts, Ok(()), None));
+        insta::assert_snapshot!(summary(
+            &verdicts,
+            Some(&claims(Some("gate kernel-policy is failed"))),
+            None
+        ));
     }
 
     #[test]
@@ -242,38 +262,35 @@ mod tests {
                 gate(&format!("gate-{n}"), (0..25).map(|_| (Exit::AcceptanceFailed, long.clone())).collect())
             })
             .collect();
-        let text = summary(&many, Ok(()), Some(&artifact()));
+        let text = summary(&many, None, Some(&artifact()));
         assert!(text.len() <= LIMIT, "{}", text.len());
         assert!(text.contains("left out here") && text.contains("Next: `assay-gates triage"));
     }
 
     #[test]
-    fn nothing_measured_claims_nothing() {
-        let text = summary(&[], Ok(()), None);
-        assert!(text.contains("No gate was measured") && !text.contains(claims::CLAIM), "{text}");
-    }
-
-    #[test]
-    fn passing_gates_of_a_dirty_checkout_claim_nothing() {
-        let text =
-            summary(&[gate("kernel-only", vec![])], Err("the checkout has changes"), Some(&artifact()));
-        assert!(!text.contains(claims::CLAIM) && text.contains("the checkout has changes"), "{text}");
+    fn nothing_is_claimed_without_claims_however_green_the_gates() {
+        let text = summary(&[gate("kernel-only", vec![])], None, None);
+        assert!(text.contains("nothing is claimed"), "{text}");
+        assert!(ClaimClass::ALL.iter().all(|class| !text.contains(class.text())), "{text}");
     }
 
     #[test]
     fn each_failed_gate_has_one_annotation_on_one_line() {
-        let text = annotations(&[gate("a", vec![]), failed("b", "50% off\n::warning::x"), failed("c", "y")]);
+        let text =
+            annotations(&[gate("a", vec![]), failed("b", "50% off\n::warning::x"), failed("c", "y")], None);
         assert_eq!(
             text,
-            "::error title=Gate b::failed: 50%25 off%0A::warning::x\n::error title=Gate c::failed: y\n"
+            "::error title=Gate b::failed: 50%25 off%0A::warning::x\n::error title=Gate c::failed: y\n\
+             ::notice title=Claims::nothing is claimed: there is no claims.json\n"
         );
     }
 
     #[test]
     fn more_failures_than_a_runner_shows_are_counted_in_the_last_annotation() {
         let many: Vec<GateVerdict> = (0..25).map(|n| failed(&format!("g{n}"), "r")).collect();
-        let text = annotations(&many);
-        assert_eq!(text.lines().count(), ANNOTATIONS);
-        assert!(text.ends_with("::error title=Gates::16 more gates did not pass\n"), "{text}");
+        let text = annotations(&many, None);
+        let errors: Vec<&str> = text.lines().filter(|line| line.starts_with("::error")).collect();
+        assert_eq!(errors.len(), ANNOTATIONS);
+        assert_eq!(errors.last(), Some(&"::error title=Gates::16 more gates did not pass"));
     }
 }

@@ -1,6 +1,7 @@
 //! Tables for people.
 
-use crate::judge::{GateVerdict, claims};
+use crate::judge::GateVerdict;
+use crate::pack::claims::{Claims, lines_of};
 use std::fmt::Write;
 
 /// Left-aligned columns, two spaces apart; the first row is the head.
@@ -23,9 +24,9 @@ pub fn columns(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// What an invocation came to: a row a gate, then what may be said of it.
+/// What an invocation came to: a row a gate, then what may be said of it and what not.
 #[must_use]
-pub fn verdicts(verdicts: &[GateVerdict], citable: Result<(), &str>) -> String {
+pub fn verdicts(verdicts: &[GateVerdict], claims: Option<&Claims>) -> String {
     let mut rows = vec![["gate", "runs", "agree", "lost", "wall", "verdict"].map(str::to_owned).to_vec()];
     for gate in verdicts {
         let passed = gate.runs.iter().filter(|run| run.passed).count();
@@ -39,11 +40,10 @@ pub fn verdicts(verdicts: &[GateVerdict], citable: Result<(), &str>) -> String {
         ]);
     }
     let mut text = columns(&rows);
-    // Writing to a String can't fail.
-    let _infallible = match (verdicts.iter().all(GateVerdict::passed), citable) {
-        (true, Ok(())) => writeln!(text, "\nclaim: {}", claims::CLAIM),
-        (true, Err(why)) => writeln!(text, "\nno claim: every gate passed, but {why}"),
-        (false, _) => writeln!(text, "\nno claim: not every gate passed"),
-    };
+    text.push('\n');
+    for line in lines_of(claims) {
+        // Writing to a String can't fail.
+        let _infallible = writeln!(text, "{line}");
+    }
     text
 }

@@ -22,6 +22,7 @@ pub use source::{Source, WorkflowRun};
 use crate::error::{Code, Error, Exit, Result};
 use crate::gate::{Catalog, Entry, Group, Selection};
 use crate::judge::GateVerdict;
+use crate::pack::claims::Claims;
 use crate::report::{Event, Sink};
 use std::path::Path;
 use std::time::Instant;
@@ -91,6 +92,8 @@ pub struct Finished {
     pub exit: Exit,
     /// The verdicts, in order.
     pub verdicts: Vec<GateVerdict>,
+    /// What everything in this root may be cited for; `claims.json` of the root.
+    pub claims: Claims,
 }
 
 /// `run --format json` (`assay.gates.run_report.v0`).
@@ -100,6 +103,7 @@ pub struct Report {
     exit: u8,
     root: String,
     run: Option<RunRecord>,
+    claims: Claims,
     verdicts: Vec<GateVerdict>,
 }
 
@@ -114,6 +118,7 @@ impl Finished {
             exit: self.exit.code(),
             root: root.path().display().to_string(),
             run: root.record()?,
+            claims: self.claims.clone(),
             verdicts: self.verdicts.clone(),
         })
     }
@@ -160,11 +165,13 @@ pub fn run(
         record.gates.iter().filter_map(|gate| root.verdict(gate).transpose()).collect::<Result<_>>()?;
     record.exit = Some(Exit::worst(whole.iter().map(exit_of).chain([exit])).code());
     root.write_record(&record)?;
+    let claims = crate::pack::claims::of_root(root.path())?;
+    root.write_claims(&claims)?;
     sink.event(&Event::SessionFinished {
         exit: exit.code(),
         elapsed_ms: crate::run::gate::milliseconds(began),
     });
-    Ok(Finished { exit, verdicts })
+    Ok(Finished { exit, verdicts, claims })
 }
 
 /// The typed exit of a verdict.

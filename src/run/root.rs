@@ -7,6 +7,7 @@ use super::Source;
 use crate::error::{Code, Error, Result};
 use crate::files::{write_atomic, write_json};
 use crate::judge::{GateVerdict, RunVerdict};
+use crate::pack::claims::Claims;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -148,6 +149,14 @@ impl ProofRoot {
         write_json(&self.path.join("run.json"), record)
     }
 
+    /// Writes `claims.json`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write_claims(&self, claims: &Claims) -> Result<()> {
+        write_json(&self.path.join("claims.json"), claims)
+    }
+
     /// The verdict on a gate, if it was concluded.
     ///
     /// # Errors
@@ -226,8 +235,9 @@ impl ProofRoot {
 }
 
 /// What may stand at the top of a proof root.
-const KNOWN: [&str; 10] = [
+const KNOWN: [&str; 11] = [
     "run.json",
+    "claims.json",
     "doctor.json",
     "events.jsonl",
     "junit.xml",

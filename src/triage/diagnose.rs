@@ -84,6 +84,7 @@ pub fn diagnose(rules: &Rules, case: &Case) -> Result<Diagnosis> {
         divergence,
         context,
         also: also.collect(),
+        claims: crate::pack::claims::lines_of(case.claims.as_ref()),
         changed: case.changed.clone(),
         environment: known(&ENVIRONMENT, &case.environment),
         host: known(&HOST, &case.host),

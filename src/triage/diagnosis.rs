@@ -38,6 +38,8 @@ pub struct Diagnosis {
     pub context: Vec<String>,
     /// Other classes that something fits, in the order of precedence.
     pub also: Vec<Also>,
+    /// What was earned and what not, a line for each bounded claim.
+    pub claims: Vec<String>,
     /// What differs from the last green run; `None` when that is not known.
     pub changed: Option<Changed>,
     /// What the run ran on and with.

@@ -1,5 +1,6 @@
 //! What is known of a run, whatever it was learnt from.
 
+use crate::pack::claims::Claims;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -151,6 +152,8 @@ pub struct Case {
     pub environment: Environment,
     /// Disk, leftovers, lost events, clock.
     pub host: Environment,
+    /// What the invocation may be cited for, of its `claims.json`.
+    pub claims: Option<Claims>,
     /// What differs from the last green run.
     pub changed: Option<Changed>,
     /// Earlier runs.

@@ -5,7 +5,7 @@ use super::facts::{Confidence, Environment};
 use super::rules::Rerun;
 use std::fmt::Write;
 
-/// For a terminal: seven parts, always in the same order.
+/// For a terminal: eight parts, always in the same order.
 #[must_use]
 pub fn human(d: &Diagnosis) -> String {
     let mut out = String::new();
@@ -22,6 +22,10 @@ pub fn human(d: &Diagnosis) -> String {
     line(&mut out, &format!("  gate {} · run {} · {}", d.gate, d.run, one_line(&d.divergence)));
     for context in &d.context {
         line(&mut out, &format!("    {context}"));
+    }
+    section(&mut out, "claims");
+    for claim in &d.claims {
+        line(&mut out, &format!("  {claim}"));
     }
     section(&mut out, "changed since the last green run");
     for text in changed(d) {
@@ -64,6 +68,7 @@ pub fn markdown(d: &Diagnosis) -> String {
     row("divergence", &code(&one_line(&d.divergence)));
     row("host", &pairs(&d.host));
     row("environment", &pairs(&d.environment));
+    row("claims", &d.claims.join("; "));
     row("seen before", &history(d));
     row("missing", &if d.missing.is_empty() { "nothing".to_owned() } else { d.missing.join("; ") });
     row("next", &code(&d.next.command));

@@ -47,6 +47,10 @@ pub fn run_record(root: &Path, gates: &[&str]) {
     let record = serde_json::json!({
         "schema": "assay.gates.run.v0", "session": "s", "started_at": "2026-11-21T10:00:00.5Z",
         "gates": gates, "selection": "all",
+        "source": {
+            "head_sha": "0123456789012345678901234567890123456789", "dirty": false, "ref": "refs/heads/main",
+            "repository": "owner/name",
+        },
     });
     put(root, "run.json", record.to_string());
 }
@@ -76,8 +80,13 @@ pub fn doctor(root: &Path, place: &str) {
     put(root, "doctor.json", report.to_string());
 }
 
-/// A gate that passed three times.
+/// A gate of three layers that passed three times.
 pub fn passed_gate(root: &Path, name: &str) {
+    passed_gate_of(root, name, &crate::run::logs());
+}
+
+/// A gate that passed three times, with what these logs give of layers.
+pub fn passed_gate_of(root: &Path, name: &str, logs: &assay_gates::evidence::Logs) {
     use crate::run;
     use assay_gates::evidence::archive::member;
     use assay_gates::evidence::{Archive, KernelSet};
@@ -88,7 +97,7 @@ pub fn passed_gate(root: &Path, name: &str) {
     let mut artifacts = Vec::new();
     for number in 1..=3_u32 {
         let folder = gate.join(format!("run-{number}"));
-        let written = run::assembled(&folder, &run::summary(), run::effects(), &run::logs()).unwrap();
+        let written = run::assembled(&folder, &run::summary(), run::effects(), logs).unwrap();
         put(&folder, "stdout.log", "done\n");
         let archive = Archive::open(&folder.join(ARCHIVE)).unwrap();
         let set: KernelSet =

@@ -2,6 +2,7 @@
 
 mod attesting;
 mod building;
+mod claiming;
 mod fixture;
 mod merging;
 #[path = "../evidence/fixtures.rs"]

@@ -52,6 +52,16 @@ fn three_runs_are_complete_lose_nothing_and_agree() {
         assert_eq!((run["lost"].as_u64(), run["complete"].as_bool()), (Some(0), Some(true)), "{run}");
         assert!(run["effects"].as_u64().unwrap() > run["kernel_events"].as_u64().unwrap());
     }
+    // A head that has changes can't be cited; else the kernel's own claim is earned, and never that of three layers.
+    let dirty = report["run"]["source"]["dirty"] == true;
+    let claims = report["claims"]["claims"].as_array().unwrap();
+    for claim in claims {
+        let id = claim["id"].as_str().unwrap();
+        assert_eq!(claim["earned"] == true, !dirty && id == "kernel_alone", "{claim}");
+        let junit = std::fs::read_to_string(root.join("junit.xml")).unwrap();
+        assert_eq!(junit.contains(&format!("claim {id} not earned")), claim["earned"] == false, "{junit}");
+    }
+    assert_eq!(read(&root.join("claims.json"))["claims"], report["claims"]["claims"]);
     let log = std::fs::read_to_string(root.join("gates/kernel-only/gate.log")).unwrap();
     assert_eq!(log.matches("PASS: runner-spike kernel-only acceptance\n").count(), 3);
     assert_eq!(log.matches("PASS: runner-spike kernel-only three-run determinism\n").count(), 1);

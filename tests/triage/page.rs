@@ -60,7 +60,7 @@ fn the_page_says_everything_as_text_and_fetches_nothing() {
         "tc_1",
         "allow read_file",
         "process 0",
-        "No claim",
+        "nothing is claimed",
         "does_not_claim_malicious_behavior",
         "href=\"#main\"",
         "prefers-color-scheme: dark",

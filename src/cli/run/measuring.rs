@@ -38,18 +38,17 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         resume: args.resume,
         selection: args.selection.clone(),
         baselines: baselines(args),
-        source: source.clone(),
+        source,
         now,
     };
     let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))?;
-    let junit = report::junit(&finished.verdicts);
+    let junit = report::junit(&finished.verdicts, Some(&finished.claims));
     crate::files::write_atomic(&root.path().join("junit.xml"), junit.as_bytes())?;
     match args.format {
         Format::Json => report::data(&crate::files::pretty_sorted(&finished.report(&root)?)?),
         Format::Jsonl => {}
         Format::Human | Format::Github => {
-            let citable = source.citable();
-            report::data(&format!("\n{}", report::verdicts(&finished.verdicts, citable)));
+            report::data(&format!("\n{}", report::verdicts(&finished.verdicts, Some(&finished.claims))));
         }
     }
     report::diagnostic(&format!("results: {}", root.path().display()));

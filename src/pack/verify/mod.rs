@@ -158,8 +158,8 @@ pub struct Verification {
     pub gates: Vec<(String, &'static str)>,
     /// Archives that were recomputed.
     pub archives: usize,
-    /// The bounded claim is earned.
-    pub claim_earned: bool,
+    /// What was earned and what not, a line for each bounded claim; empty when not verified.
+    pub claims: Vec<String>,
     /// What verification established.
     pub established: Vec<String>,
     /// What it did not.
@@ -179,7 +179,7 @@ pub fn verify(path: &Path) -> (Option<VerifiedPack>, Verification) {
         zip_sha256: None,
         gates: Vec::new(),
         archives: 0,
-        claim_earned: false,
+        claims: Vec::new(),
         established: Vec::new(),
         not_established: NOT_ESTABLISHED.map(str::to_owned).to_vec(),
         findings: Vec::new(),
@@ -192,7 +192,7 @@ pub fn verify(path: &Path) -> (Option<VerifiedPack>, Verification) {
             outcome.gates =
                 pack.manifest.gates.iter().map(|gate| (gate.gate.clone(), gate.status.as_str())).collect();
             outcome.archives = pack.archives;
-            outcome.claim_earned = pack.claims.claim.earned;
+            outcome.claims = pack.claims.lines();
             outcome.established = ESTABLISHED.map(str::to_owned).to_vec();
             outcome.not_established.extend(pack.limits.iter().cloned());
             (Some(pack), outcome)
@@ -250,7 +250,8 @@ impl Check<'_> {
                 return None;
             }
         };
-        let derived = claims::derive(self.source, &self.manifest.gates);
+        let gates: Vec<_> = self.manifest.gates.iter().map(Into::into).collect();
+        let derived = claims::derive(self.source, &gates);
         match pretty_sorted(&derived) {
             Ok(expected) if expected == text => Some(derived),
             Ok(expected) => {

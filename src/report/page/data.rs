@@ -3,6 +3,7 @@
 use crate::capture::Effect;
 use crate::evidence::{PolicyEvent, SdkEvent};
 use crate::judge::GateVerdict;
+use crate::pack::claims::Claims;
 use crate::run::RunRecord;
 use crate::triage::gather::Tree;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,8 @@ pub struct Document {
     pub source: String,
     /// `run.json`.
     pub record: Option<RunRecord>,
+    /// `claims.json`.
+    pub claims: Option<Claims>,
     /// The gates, in the order of the invocation.
     pub gates: Vec<Gate>,
     /// What could not be read.
@@ -54,6 +57,7 @@ pub struct Run {
 pub fn read(tree: &mut Tree, prefix: &str, source: &str) -> Document {
     let mut document = Document { source: source.to_owned(), ..Document::default() };
     document.record = json(tree, &format!("{prefix}run.json"), &mut document.missing);
+    document.claims = json(tree, &format!("{prefix}claims.json"), &mut document.missing);
     let base = format!("{prefix}gates/");
     let mut ids = document.record.as_ref().map(|record| record.gates.clone()).unwrap_or_default();
     let there =

@@ -2,7 +2,8 @@
 
 use super::data::{Document, Gate, Run};
 use super::timeline::{calls, processes, svg, told};
-use crate::judge::claims::{CLAIM, NON_CLAIMS};
+use crate::judge::claims::NON_CLAIMS;
+use crate::pack::claims::lines_of;
 use std::fmt::Write;
 
 const STYLE: &str = include_str!("page.css");
@@ -50,7 +51,7 @@ pub fn render(document: &Document) -> String {
     for gate in &document.gates {
         one_gate(&mut out, gate);
     }
-    claims(&mut out, document, passed);
+    claims(&mut out, document);
     if !document.missing.is_empty() {
         out.push_str("<section><h2>Not there</h2><ul>\n");
         for missing in &document.missing {
@@ -182,22 +183,17 @@ fn one_run(out: &mut String, gate: &Gate, run: &Run) {
     out.push_str("</details></details>\n");
 }
 
-fn claims(out: &mut String, document: &Document, passed: bool) {
-    out.push_str("<section><h2>What this shows, and what not</h2>\n");
-    let citable = document
-        .record
-        .as_ref()
-        .map_or(Err("the invocation's record is missing"), |record| record.source.citable());
-    match (passed, citable) {
-        (true, Ok(())) => line(out, &format!("<p>Claim: {}.</p>", escape(CLAIM))),
-        (true, Err(why)) => {
-            line(out, &format!("<p>No claim, although every gate passed: {}.</p>", escape(why)))
-        }
-        (false, _) => line(out, "<p>No claim: not every gate passed.</p>"),
+fn claims(out: &mut String, document: &Document) {
+    out.push_str("<section><h2>What this shows, and what not</h2>\n<ul>\n");
+    for claim in lines_of(document.claims.as_ref()) {
+        line(out, &format!("<li>{}</li>", escape(&claim)));
     }
+    out.push_str("</ul>\n");
     out.push_str("<p>This page shows what the files say; it verifies nothing. <code>assay-gates verify</code> does.</p><ul>\n");
-    for (key, sentence) in NON_CLAIMS {
-        line(out, &format!("<li><code>{key}</code>: {}</li>", escape(sentence)));
+    let own = document.claims.as_ref().map_or(&[][..], |claims| claims.non_claims.as_slice());
+    let stated = own.iter().map(|one| (one.id.as_str(), one.text.as_str()));
+    for (key, sentence) in stated.chain(NON_CLAIMS.into_iter().filter(|_| own.is_empty())) {
+        line(out, &format!("<li><code>{}</code>: {}</li>", escape(key), escape(sentence)));
     }
     out.push_str("</ul></section>\n");
 }
@@ -214,7 +210,7 @@ mod tests {
     #[test]
     fn a_page_without_anything_says_so_and_fetches_nothing() {
         let page = render(&Document { source: "x".to_owned(), ..Document::default() });
-        assert!(page.contains("not passed") && page.contains("No claim"));
+        assert!(page.contains("not passed") && page.contains("nothing is claimed"));
         for forbidden in ["<script", "http://", "https://", "src=", "@import", "url("] {
             assert!(!page.contains(forbidden), "{forbidden}");
         }

@@ -4,6 +4,7 @@ use super::flatten::flatten;
 use super::logs;
 use super::tree::Tree;
 use crate::evidence::Archive;
+use crate::pack::claims::Claims;
 use crate::triage::facts::{Case, Fact, FactKind, Place};
 use crate::triage::log::scan;
 use crate::triage::rules::Rules;
@@ -21,6 +22,7 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
     for name in ["cleanup.json", "doctor.json"] {
         json(tree, &format!("{prefix}{name}"), name, &top, case);
     }
+    case.claims = claims(tree, &format!("{prefix}claims.json"), case);
     let gates_at = format!("{prefix}gates/");
     let found: BTreeSet<String> = tree
         .names()
@@ -54,6 +56,16 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
         None => case.missing.push(format!("{prefix}run.json: which gates were selected is not known")),
     }
     environment(case, run.as_ref(), manifest.as_ref());
+}
+
+/// What the invocation may be cited for; nothing when it can't be read.
+fn claims(tree: &mut Tree, path: &str, case: &mut Case) -> Option<Claims> {
+    let read = match tree.read(path) {
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+        Ok(None) => return None,
+        Err(error) => Err(error),
+    };
+    read.map_err(|error| case.missing.push(format!("{path}: {error}"))).ok()
 }
 
 /// The gates that had to run.

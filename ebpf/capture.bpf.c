@@ -25,22 +25,23 @@ static __always_inline void remember(struct task_state *state, u32 which, const 
     state->prefix_length[which & 1] = bpf_probe_read_user_str(state->prefix[which & 1], PREFIX_BYTES, text);
 }
 
-SEC("tp_btf/sys_enter")
-int BPF_PROG(on_enter, struct pt_regs *regs, long nr)
+static __always_inline int do_enter(u64 *arguments, u32 program)
 {
+    struct pt_regs *regs = (void *)arguments[0];
+    long nr = arguments[1];
     if (!in_session())
         return 0;
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(program);
     if (!counters_)
         return 0;
-    counters_->enters++;
     struct task_struct *task = bpf_get_current_task_btf();
     struct task_state *state = task_of(task, counters_);
-    if (!state)
+    if (!state || !left_for(program, state))
         return 0;
+    counters_->enters++;
     state->enters++;
     if (state->flags & TASK_IN_SYSCALL) {
-        struct out *out = begin(counters_, state, RECORD_ENTER_TWICE, HOOK_ANOMALY);
+        struct out *out = begin(counters_, program, state, RECORD_ENTER_TWICE, HOOK_ANOMALY);
         if (out) {
             out->record.nr = state->nr;
             out->record.a = nr;
@@ -51,7 +52,7 @@ int BPF_PROG(on_enter, struct pt_regs *regs, long nr)
     state->nr = nr;
     u32 foreign = task->thread_info.status & TS_COMPAT ? MARK_IA32 : nr & X32_BIT && nr > 0 ? MARK_X32 : 0;
     if (foreign) {
-        struct out *out = begin(counters_, state, RECORD_FOREIGN, HOOK_ANOMALY);
+        struct out *out = begin(counters_, program, state, RECORD_FOREIGN, HOOK_ANOMALY);
         if (out) {
             out->record.nr = nr;
             out->record.marks |= foreign;
@@ -81,6 +82,8 @@ int BPF_PROG(on_enter, struct pt_regs *regs, long nr)
     }
     return 0;
 }
+
+PAIR("sys_enter", enter, PROGRAM_ENTER)
 
 // Whether the first `length` bytes differ; what follows a string's end is old.
 static __always_inline bool differs(const u8 *before, const u8 *now, u32 length)
@@ -116,7 +119,7 @@ int put_argument(struct counters *counters_, struct out *out, struct task_state 
         if (length > 0 && length < PREFIX_BYTES) {
             out->record.marks = before_marks;
             segment->state = 0;
-            bpf_probe_read_kernel(now, length, state->prefix[which]);
+            bpf_probe_read_kernel(now, bounded(length, PREFIX_BYTES), state->prefix[which]);
             segment->length = length - 1;
             out->record.size = at + sizeof(struct segment) + length - 1;
             return now[0] == '/';
@@ -139,10 +142,11 @@ static __always_inline void put_resolved(struct counters *counters_, struct out 
     put_base(counters_, out, absolute ? AT_ROOT : dfd == CWD ? AT_CWD : (s32)argument(state, dfd), which ? SEGMENT_BASE2 : SEGMENT_BASE);
 }
 
-static __noinline int path_record(struct counters *counters_, struct task_state *state, const struct descriptor *descriptor, s64 ret)
+static __noinline int path_record(struct counters *counters_, u32 program, struct task_state *state,
+                                  const struct descriptor *descriptor, s64 ret)
 {
     struct task_struct *task = bpf_get_current_task_btf();
-    struct out *out = begin(counters_, state, RECORD_SYSCALL, descriptor->hook);
+    struct out *out = begin(counters_, program, state, RECORD_SYSCALL, descriptor->hook);
     if (!out)
         return 0;
     struct record *record = &out->record;
@@ -196,7 +200,7 @@ struct address_call {
     u32 hook;
 };
 
-static __noinline int address_record(struct counters *counters_, struct task_state *state, const struct address_call *call)
+static __noinline int address_record(struct counters *counters_, u32 program, struct task_state *state, const struct address_call *call)
 {
     u32 hook = call->hook, length = call->length;
     u64 address = call->address;
@@ -211,8 +215,7 @@ static __noinline int address_record(struct counters *counters_, struct task_sta
             return 0;
     }
     u8 raw[MAX_ADDRESS] = {};
-    if (length > MAX_ADDRESS)
-        length = MAX_ADDRESS;
+    length = bounded(length, MAX_ADDRESS);
     bool fault = bpf_probe_read_user(raw, length, (void *)address);
     u16 family = *(u16 *)raw;
     if (!fault && family != AF_INET && family != AF_INET6) {
@@ -222,7 +225,7 @@ static __noinline int address_record(struct counters *counters_, struct task_sta
             counters_->sendmsg_non_ip++;
         hook = HOOK_OTHER_FAMILY;
     }
-    struct out *out = begin(counters_, state, RECORD_SYSCALL, hook);
+    struct out *out = begin(counters_, program, state, RECORD_SYSCALL, hook);
     if (!out)
         return 0;
     out->record.nr = state->nr;
@@ -257,6 +260,7 @@ struct user_messages {
 struct message_walk {
     struct counters *counters_;
     struct task_state *state;
+    u32 program;
     u64 vector;
     s64 ret;
 };
@@ -266,43 +270,44 @@ static long one_message(u32 index, struct message_walk *walk)
     struct user_message message = {};
     bpf_probe_read_user(&message, 16, (void *)walk->vector + (u64)index * sizeof(struct user_messages));
     struct address_call call = { message.name, walk->ret, message.name_length, HOOK_SENDMSG };
-    address_record(walk->counters_, walk->state, &call);
+    address_record(walk->counters_, walk->program, walk->state, &call);
     return 0;
 }
 
-static __always_inline void message_records(struct counters *counters_, struct task_state *state, u8 class, s64 ret)
+static __always_inline void message_records(struct counters *counters_, u32 program, struct task_state *state, u8 class, s64 ret)
 {
     if (class == CLASS_MESSAGE) {
         struct user_message message = {};
         if (bpf_probe_read_user(&message, 16, (void *)state->args[1]) && ret != FAULT)
             counters_->read_fault++;
         struct address_call call = { message.name, ret, message.name_length, HOOK_SENDMSG };
-        address_record(counters_, state, &call);
+        address_record(counters_, program, state, &call);
     } else {
-        struct message_walk walk = { counters_, state, state->args[1], ret < 0 ? ret : 0 };
+        struct message_walk walk = { counters_, state, program, state->args[1], ret < 0 ? ret : 0 };
         u32 sent = ret < 0 ? 1 : ret > MAX_MESSAGES ? MAX_MESSAGES : ret;
         bpf_loop(sent, one_message, &walk, 0);
     }
 }
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_exit, struct pt_regs *regs, long ret)
+static __always_inline int do_exit(u64 *arguments, u32 program)
 {
+    struct pt_regs *regs = (void *)arguments[0];
+    s64 ret = arguments[1];
     if (!in_session())
         return 0;
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(program);
     if (!counters_)
         return 0;
-    counters_->exits++;
     struct task_state *state = task_of(bpf_get_current_task_btf(), counters_);
-    if (!state)
+    if (!state || !left_for(program, state))
         return 0;
+    counters_->exits++;
     state->exits++;
     if (!(state->flags & TASK_IN_SYSCALL)) {
         // A task that was just born or moved in returns from the call that made it so.
         if (state->flags & (TASK_BORN | TASK_JOINED) && state->enters == 0 && state->exits == 1)
             return 0;
-        struct out *out = begin(counters_, state, RECORD_EXIT_ONLY, HOOK_ANOMALY);
+        struct out *out = begin(counters_, program, state, RECORD_EXIT_ONLY, HOOK_ANOMALY);
         if (out) {
             out->record.nr = regs->orig_ax;
             out->record.ret = ret;
@@ -324,19 +329,19 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long ret)
         // A successful exec has its record already: its strings are gone with the old image.
         if ((nr == NR_EXECVE || nr == NR_EXECVEAT) && ret == 0)
             break;
-        path_record(counters_, state, descriptor, ret);
+        path_record(counters_, program, state, descriptor, ret);
         break;
     case CLASS_ADDRESS: {
         struct address_call call = { argument(state, descriptor->path), ret, argument(state, descriptor->path2), descriptor->hook };
-        address_record(counters_, state, &call);
+        address_record(counters_, program, state, &call);
         break;
     }
     case CLASS_MESSAGE:
     case CLASS_MESSAGES:
-        message_records(counters_, state, descriptor->class, ret);
+        message_records(counters_, program, state, descriptor->class, ret);
         break;
     default: {
-        struct out *out = begin(counters_, state, RECORD_SYSCALL, descriptor->hook);
+        struct out *out = begin(counters_, program, state, RECORD_SYSCALL, descriptor->hook);
         if (!out)
             break;
         out->record.nr = nr;
@@ -349,6 +354,8 @@ int BPF_PROG(on_exit, struct pt_regs *regs, long ret)
     }
     return 0;
 }
+
+PAIR("sys_exit", exit, PROGRAM_EXIT)
 
 #include "tasks.h"
 #include "uring.h"

@@ -160,15 +160,28 @@ struct open_how {
     u64 flags, mode, resolve;
 };
 
+// On the newest kernels the requests hold their names in one of these; else they hold the pointer itself.
+struct delayed_filename {
+    struct filename *__incomplete_filename;
+};
+
 struct io_open {
     int dfd;
     struct filename *filename;
     struct open_how how;
 };
 
+struct io_open___delayed {
+    struct delayed_filename filename;
+};
+
 struct io_unlink {
     int dfd, flags;
     struct filename *filename;
+};
+
+struct io_unlink___delayed {
+    struct delayed_filename filename;
 };
 
 struct io_rename {
@@ -177,16 +190,28 @@ struct io_rename {
     int flags;
 };
 
+struct io_rename___delayed {
+    struct delayed_filename oldpath, newpath;
+};
+
 struct io_mkdir {
     int dfd;
     u16 mode;
     struct filename *filename;
 };
 
+struct io_mkdir___delayed {
+    struct delayed_filename filename;
+};
+
 struct io_link {
     int old_dfd, new_dfd;
     struct filename *oldpath, *newpath;
     int flags;
+};
+
+struct io_link___delayed {
+    struct delayed_filename oldpath, newpath;
 };
 
 #pragma clang attribute pop

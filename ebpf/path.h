@@ -6,24 +6,12 @@
 
 #include "state.h"
 
-#define NAME_BYTES 255
 #define MAX_COMPONENTS 2048
 // MNT_NS_INTERNAL: mounts that only the kernel has (pipefs, sockfs, shm_mnt).
 #define MNT_NS_INTERNAL ((u64)-22)
 
-struct walk_buffer {
-    u8 bytes[PATH_BYTES + NAME_BYTES + 1];
-};
-
-struct {
-    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
-    __type(key, u32);
-    __type(value, struct walk_buffer);
-} walks SEC(".maps");
-
 struct walk {
-    struct walk_buffer *buffer;
+    struct out *out;
     struct dentry *dentry;
     struct mount *mount;
     struct dentry *mount_root;
@@ -118,11 +106,9 @@ static long walk_step(u32 index, struct walk *walk)
     }
     if (offset == PATH_BYTES && !facts.hashed)
         walk->state |= STATE_DELETED;
-    offset -= length + 1;
-    if (offset >= PATH_BYTES)
-        return 1;
-    walk->buffer->bytes[offset] = '/';
-    if (bpf_probe_read_kernel(&walk->buffer->bytes[offset + 1], length, facts.name)) {
+    offset = bounded(offset - length - 1, PATH_BYTES - 1);
+    walk->out->walk[offset] = '/';
+    if (bpf_probe_read_kernel(&walk->out->walk[offset + 1], bounded(length, NAME_BYTES), facts.name)) {
         walk->state |= STATE_FAULT;
         return 1;
     }
@@ -157,7 +143,7 @@ static __always_inline u32 anonymous_name(struct out *out, u32 at, struct dentry
     long type = bpf_probe_read_kernel_str(&out->bytes[start], 64, BPF_CORE_READ(dentry, d_sb, s_type, name));
     if (type < 1 || type > 64)
         return 0;
-    u32 length = type;
+    u32 length = bounded(type, 64);
     out->bytes[start + length - 1] = ':';
     long name = bpf_probe_read_kernel_str(&out->bytes[start + length], NAME_BYTES + 1, BPF_CORE_READ(dentry, d_name.name));
     return name < 1 || name > NAME_BYTES + 1 ? length : length + name - 1;
@@ -170,17 +156,11 @@ int put_path(struct counters *counters, struct out *out, u64 mnt_address, u64 de
         return 0;
     struct vfsmount *mnt = (void *)mnt_address;
     struct dentry *dentry = (void *)dentry_address;
-    u32 zero = 0;
-    struct walk_buffer *buffer = bpf_map_lookup_elem(&walks, &zero);
-    if (!buffer) {
-        counters->map_fail++;
-        return 0;
-    }
     u32 at = out->record.size;
     if (at > OUT_LAST)
         return 0;
     struct segment *segment = segment_at(out, at, kind);
-    struct walk walk = { .buffer = buffer, .dentry = dentry, .offset = PATH_BYTES };
+    struct walk walk = { .out = out, .dentry = dentry, .offset = PATH_BYTES };
     if (!mnt || !dentry || !read_mount(&walk, mount_of(mnt))) {
         segment->state = STATE_FAULT;
         grow(counters, out, at, segment, 0);
@@ -202,13 +182,9 @@ int put_path(struct counters *counters, struct out *out, u64 mnt_address, u64 de
     else if (space != (u64)task->nsproxy->mnt_ns)
         walk.state |= STATE_FOREIGN;
     segment->state = walk.state;
-    u32 offset = walk.offset;
-    if (offset > PATH_BYTES)
-        return 0;
-    u32 length = PATH_BYTES - offset;
-    if (length > PATH_BYTES)
-        return 0;
-    if (length && bpf_probe_read_kernel(&out->bytes[at + sizeof(struct segment)], length, &buffer->bytes[offset])) {
+    u32 offset = bounded(walk.offset, PATH_BYTES);
+    u32 length = bounded(PATH_BYTES - offset, PATH_BYTES);
+    if (length && bpf_probe_read_kernel(&out->bytes[at + sizeof(struct segment)], length, &out->walk[offset])) {
         counters->map_fail++;
         length = 0;
     }

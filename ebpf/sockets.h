@@ -12,7 +12,7 @@ enum address_kind {
 
 static __always_inline int address(struct bpf_sock_addr *context, u64 kind, u64 family)
 {
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(PROGRAM_ADDRESS);
     if (!counters_)
         return 1;
     struct record *record = bpf_ringbuf_reserve(&ring, sizeof(struct record), 0);

@@ -9,6 +9,7 @@
 #define OUT_LAST (sizeof(struct record) + 4 * (sizeof(struct segment) + PATH_BYTES + 1))
 #define OUT_BYTES (OUT_LAST + sizeof(struct segment) + PATH_BYTES + 8)
 #define PREFIX_BYTES 256
+#define NAME_BYTES 255
 
 const volatile u64 wake_bytes = 0;  // fill of the ring past which the consumer is woken
 
@@ -19,6 +20,23 @@ struct {
     u32 serial;
     u64 session_id; // id of the session's cgroup
 } shared = { SESSION_UNKNOWN, 0, 0 };
+
+// The kernel runs a program once at a time on a CPU, does not move it to another meanwhile, and counts when it had to skip it. So what
+// belongs to one program on one CPU belongs to nobody else, also where programs can be preempted by other tasks and thus by each other.
+// A skipped program has a spare that stands behind it on the same tracepoint and takes what it left (see `handled`).
+enum program {
+    PROGRAM_ATTACH,
+    PROGRAM_DEATH,
+    PROGRAM_EXEC,
+    PROGRAM_EXIT,
+    PROGRAM_ENTER,
+    PROGRAM_SUBMIT,
+    PROGRAM_COMPLETE,
+    PROGRAM_BIRTH,
+    PROGRAM_SPARE, // the spare of each of these follows in the same order
+    PROGRAM_ADDRESS = 2 * PROGRAM_SPARE,
+    PROGRAMS,
+};
 
 enum task_flag {
     TASK_IN_SYSCALL = 1 << 0,
@@ -32,7 +50,8 @@ struct task_state {
     u64 enters;
     u64 exits;
     s32 nr;
-    u32 flags;
+    u16 flags;
+    u16 handled; // bit of each program that did its work and whose spare was not there yet
     u64 args[8]; // six used; eight so that an index can be masked
     s32 prefix_length[2];
     u8 prefix[2][PREFIX_BYTES];
@@ -52,7 +71,7 @@ struct {
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, PROGRAMS);
     __type(key, u32);
     __type(value, struct counters);
 } counts SEC(".maps");
@@ -78,24 +97,36 @@ struct {
     __type(value, u64);
 } calls SEC(".maps");
 
+// Scratch: a record on its way out, and the path that is being walked for it.
 struct out {
     union {
         struct record record;
         u8 bytes[OUT_BYTES];
     };
+    u8 walk[PATH_BYTES + NAME_BYTES + 1];
 };
 
 struct {
     __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-    __uint(max_entries, 1);
+    __uint(max_entries, PROGRAMS);
     __type(key, u32);
     __type(value, struct out);
 } outs SEC(".maps");
 
-static __always_inline struct counters *counters(void)
+static __always_inline struct counters *counters(u32 program)
 {
-    u32 zero = 0;
-    return bpf_map_lookup_elem(&counts, &zero);
+    return bpf_map_lookup_elem(&counts, &program);
+}
+
+// A length on its way to a helper or an index, at most `most`. The compiler may test one register and use another, or drop a test that
+// an earlier one seems to make needless; only new verifiers follow that. Both barriers keep the test, and keep it about this register.
+static __always_inline u64 bounded(u64 length, u64 most)
+{
+    asm volatile("" : "+r"(length));
+    if (length > most)
+        length = most;
+    asm volatile("" : "+r"(length));
+    return length;
 }
 
 // The current task is in the session's cgroup or below it.
@@ -156,11 +187,25 @@ static __always_inline struct task_state *task_of(struct task_struct *task, stru
     return state;
 }
 
-// Scratch for one record, its header filled in. Every user runs with preemption off, so that the CPU's scratch is its own.
-static __always_inline struct out *begin(struct counters *counters, struct task_state *state, u16 kind, u16 hook)
+// Whether the work of this call is left for this copy of the program: always for the first, for its spare when the first was skipped.
+static __always_inline bool left_for(u32 program, struct task_state *state)
 {
-    u32 zero = 0;
-    struct out *out = bpf_map_lookup_elem(&outs, &zero);
+    u16 bit = 1U << (program % PROGRAM_SPARE);
+    if (program < PROGRAM_SPARE) {
+        state->handled |= bit;
+        return true;
+    }
+    if (state->handled & bit) {
+        state->handled &= ~bit;
+        return false;
+    }
+    return true;
+}
+
+// Scratch for one record, its header filled in but for the task's numbers.
+static __always_inline struct out *blank(struct counters *counters, u32 program, u16 kind, u16 hook)
+{
+    struct out *out = bpf_map_lookup_elem(&outs, &program);
     if (!out) {
         counters->map_fail++;
         return 0;
@@ -176,16 +221,22 @@ static __always_inline struct out *begin(struct counters *counters, struct task_
     record->pid = ids >> 32;
     record->tid = ids;
     record->nr = -1;
-    record->marks = 0;
+    record->marks = MARK_NO_STORAGE;
+    record->serial = record->seq = 0;
     record->ret = 0;
     record->a = record->b = record->c = 0;
-    if (state) {
-        record->serial = state->serial;
-        record->seq = ++state->seq;
-    } else {
-        record->serial = record->seq = 0;
-        record->marks = MARK_NO_STORAGE;
-    }
+    return out;
+}
+
+// Scratch for the next record of a task.
+static __always_inline struct out *begin(struct counters *counters, u32 program, struct task_state *state, u16 kind, u16 hook)
+{
+    struct out *out = blank(counters, program, kind, hook);
+    if (!out)
+        return 0;
+    out->record.marks = 0;
+    out->record.serial = state->serial;
+    out->record.seq = ++state->seq;
     return out;
 }
 
@@ -197,12 +248,10 @@ static __always_inline u64 wakeup(void)
 // Sends the record. A refused one is counted, and leaves a gap in its task's sequence.
 static __always_inline void commit(struct counters *counters, struct out *out)
 {
-    u32 size = out->record.size;
+    u64 size = bounded(out->record.size, OUT_BYTES);
     u16 hook = out->record.hook;
     if (hook >= HOOKS)
         return;
-    if (size > OUT_BYTES)
-        size = OUT_BYTES;
     if (bpf_ringbuf_output(&ring, out, size, wakeup())) {
         counters->dropped[hook]++;
     } else {
@@ -210,3 +259,16 @@ static __always_inline void commit(struct counters *counters, struct out *out)
         counters->bytes += size;
     }
 }
+
+// A program and its spare: two copies of one body, which takes the tracepoint's arguments and the number of the copy.
+#define PAIR(tracepoint, name, number)                       \
+    SEC("tp_btf/" tracepoint)                                \
+    int on_##name(u64 *arguments)                            \
+    {                                                        \
+        return do_##name(arguments, number);                 \
+    }                                                        \
+    SEC("tp_btf/" tracepoint)                                \
+    int on_##name##_spare(u64 *arguments)                    \
+    {                                                        \
+        return do_##name(arguments, number + PROGRAM_SPARE); \
+    }

@@ -16,29 +16,33 @@ static __always_inline void inherit_server(struct counters *counters_, u32 paren
         counters_->map_fail++;
 }
 
-SEC("tp_btf/task_newtask")
-int BPF_PROG(on_birth, struct task_struct *child, u64 clone_flags)
+static __always_inline int do_birth(u64 *arguments, u32 program)
 {
+    struct task_struct *child = (void *)arguments[0];
+    u64 clone_flags = arguments[1];
     struct cgroup *cgroup = child->cgroups->dfl_cgrp;
     bool inside = under_session(cgroup);
     bool parent_inside = in_session();
     if (!inside && !parent_inside)
         return 0;
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(program);
     if (!counters_)
         return 0;
+    struct task_state *parent = parent_inside ? known_task(bpf_get_current_task_btf()) : 0;
+    struct task_state *state = inside ? task_of(child, counters_) : parent;
+    if (!state || !left_for(program, state))
+        return 0;
     counters_->births++;
-    struct task_state *state = 0;
+    u32 parent_serial = parent ? parent->serial : 0;
+    struct out *out;
     if (inside) {
-        state = task_of(child, counters_);
-        if (state)
-            state->flags |= TASK_BORN;
+        state->flags |= TASK_BORN;
         if (!(clone_flags & CLONE_THREAD))
             inherit_server(counters_, bpf_get_current_pid_tgid() >> 32, child->tgid);
+        out = begin(counters_, program, state, RECORD_BIRTH, HOOK_BIRTH);
+    } else {
+        out = blank(counters_, program, RECORD_BIRTH, HOOK_BIRTH); // a task that is none of ours gets no numbers
     }
-    struct task_state *parent = parent_inside ? known_task(bpf_get_current_task_btf()) : 0;
-    u32 parent_serial = parent ? parent->serial : 0;
-    struct out *out = begin(counters_, state, RECORD_BIRTH, HOOK_BIRTH);
     if (!out)
         return 0;
     struct record *record = &out->record;
@@ -56,15 +60,22 @@ int BPF_PROG(on_birth, struct task_struct *child, u64 clone_flags)
     return 0;
 }
 
-SEC("tp_btf/sched_process_exec")
-int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm *bprm)
+PAIR("task_newtask", birth, PROGRAM_BIRTH)
+
+static __always_inline int do_exec(u64 *arguments, u32 program)
 {
+    struct task_struct *task = (void *)arguments[0];
+    u32 old_pid = arguments[1];
+    struct linux_binprm *bprm = (void *)arguments[2];
     if (!in_session())
         return 0;
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(program);
     if (!counters_)
         return 0;
-    struct out *out = begin(counters_, task_of(task, counters_), RECORD_EXEC, HOOK_EXEC);
+    struct task_state *state = task_of(task, counters_);
+    if (!state || !left_for(program, state))
+        return 0;
+    struct out *out = begin(counters_, program, state, RECORD_EXEC, HOOK_EXEC);
     if (!out)
         return 0;
     put_file(counters_, out, task->mm->exe_file, SEGMENT_FILE);
@@ -76,25 +87,29 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
         out->record.marks |= MARK_SCRIPT;
         put_string(counters_, out, (u64)interp, SEGMENT_INTERPRETER, false);
     }
-    out->record.a = (u32)old_pid;
+    out->record.a = old_pid;
     commit(counters_, out);
     return 0;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(on_death, struct task_struct *task)
+PAIR("sched_process_exec", exec, PROGRAM_EXEC)
+
+static __always_inline int do_death(u64 *arguments, u32 program)
 {
+    struct task_struct *task = (void *)arguments[0];
     struct counters *counters_;
     struct task_state *state = known_task(task);
     if (!state && !in_session())
         return 0;
-    counters_ = counters();
+    counters_ = counters(program);
     if (!counters_)
         return 0;
-    counters_->deaths++;
     if (!state)
         state = task_of(task, counters_);
-    struct out *out = begin(counters_, state, RECORD_EXIT, HOOK_EXIT);
+    if (!state || !left_for(program, state))
+        return 0;
+    counters_->deaths++;
+    struct out *out = begin(counters_, program, state, RECORD_EXIT, HOOK_EXIT);
     if (!out)
         return 0;
     // With its last thread, before the number can be another process's.
@@ -103,34 +118,37 @@ int BPF_PROG(on_death, struct task_struct *task)
         bpf_map_delete_elem(&servers, &pid);
     struct record *record = &out->record;
     record->ret = task->exit_code;
-    if (state) {
-        record->nr = state->nr;
-        record->a = state->enters;
-        record->b = state->exits;
-        if (state->flags & TASK_IN_SYSCALL)
-            record->marks |= MARK_IN_SYSCALL;
-    }
+    record->nr = state->nr;
+    record->a = state->enters;
+    record->b = state->exits;
+    if (state->flags & TASK_IN_SYSCALL)
+        record->marks |= MARK_IN_SYSCALL;
     commit(counters_, out);
     return 0;
 }
 
-SEC("tp_btf/cgroup_attach_task")
-int BPF_PROG(on_attach, struct cgroup *destination, const char *path, struct task_struct *task, bool threadgroup)
+PAIR("sched_process_exit", death, PROGRAM_DEATH)
+
+static __always_inline int do_attach(u64 *arguments, u32 program)
 {
+    struct cgroup *destination = (void *)arguments[0];
+    struct task_struct *task = (void *)arguments[2];
+    bool threadgroup = arguments[3];
     struct task_state *state = known_task(task);
     bool inside = under_session(destination);
     if (!state && !inside)
         return 0;
-    struct counters *counters_ = counters();
+    struct counters *counters_ = counters(program);
     if (!counters_)
         return 0;
     bool joined = !state;
-    if (joined) {
+    if (joined)
         state = task_of(task, counters_);
-        if (state)
-            state->flags |= TASK_JOINED;
-    }
-    struct out *out = begin(counters_, state, RECORD_ATTACH, HOOK_ATTACH);
+    if (!state || !left_for(program, state))
+        return 0;
+    if (joined)
+        state->flags |= TASK_JOINED;
+    struct out *out = begin(counters_, program, state, RECORD_ATTACH, HOOK_ATTACH);
     if (!out)
         return 0;
     struct record *record = &out->record;
@@ -146,3 +164,5 @@ int BPF_PROG(on_attach, struct cgroup *destination, const char *path, struct tas
     commit(counters_, out);
     return 0;
 }
+
+PAIR("cgroup_attach_task", attach, PROGRAM_ATTACH)

@@ -19,7 +19,7 @@ mod text;
 
 pub use effect::{Effect, Operation, PathState, PathValue};
 #[cfg(all(feature = "capture", target_os = "linux"))]
-pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage};
+pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};
 pub use object::{Object, embedded};
 pub use recording::{
     CallMarks, CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording,

@@ -19,6 +19,15 @@ pub const BLIND_SPOTS: &[&str] = &[
     "paths of io_uring requests are as requested; their results are those the ring reported",
 ];
 
+/// A capability that the kernel lacks.
+#[derive(Clone, Copy, Debug)]
+pub struct Missing {
+    /// Its name.
+    pub capability: &'static str,
+    /// What nobody sees without it.
+    pub without: &'static str,
+}
+
 /// Everything that the recorder saw at the end of a run.
 #[derive(Debug)]
 pub struct Seen {
@@ -36,12 +45,12 @@ pub struct Seen {
     pub populated: Option<bool>,
     /// A task was seen entering it.
     pub level_known: bool,
-    /// Programs that hang on nothing.
-    pub missing_hooks: Vec<String>,
-    /// Programs in all.
+    /// Capabilities that this kernel lacks.
+    pub missing: Vec<Missing>,
+    /// Capabilities in all.
     pub hooks: usize,
-    /// Times that the kernel skipped each program; `None` when it would not say.
-    pub misses: Vec<(String, Option<u64>)>,
+    /// Times that the kernel skipped each program and its spare, if it has one; `None` when it would not say.
+    pub unseen: Vec<(String, Option<u64>)>,
     /// Begin canary: process id and the records it must have left.
     pub begin: Option<(u32, Vec<String>)>,
     /// End canary, or why it did not run.
@@ -140,7 +149,13 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
             complete: proof.reasons.is_empty(),
             reasons: proof.reasons,
             invariants: proof.invariants,
-            blind_spots: BLIND_SPOTS.iter().map(|spot| (*spot).to_owned()).collect(),
+            blind_spots: BLIND_SPOTS
+                .iter()
+                .map(|spot| (*spot).to_owned())
+                .chain(seen.missing.iter().map(|missing| {
+                    format!("this kernel lacks {}: {} are not recorded", missing.capability, missing.without)
+                }))
+                .collect(),
             environment: seen.environment,
             policy_origin: None,
         },
@@ -174,17 +189,20 @@ fn session(proof: &mut Proof, seen: &Seen, ledger: &Ledger) {
     );
     let roots = ledger.roots.len() as u64 + ledger.joined;
     proof.equal("one_root", "root_not_seen", "kernel records", 1, roots);
-    let attached = seen.hooks - seen.missing_hooks.len();
+    let attached = seen.hooks - seen.missing.len();
     proof.check(
         "hooks_attached",
         "hook_missing",
         "loader",
         Balance {
-            held: seen.missing_hooks.is_empty(),
+            held: seen.missing.is_empty(),
             expected: format!("{} programs attached", seen.hooks),
-            seen: match seen.missing_hooks.as_slice() {
+            seen: match seen.missing.as_slice() {
                 [] => format!("{attached} programs attached"),
-                missing => format!("{attached} attached, missing {}", missing.join(", ")),
+                missing => {
+                    let names: Vec<&str> = missing.iter().map(|missing| missing.capability).collect();
+                    format!("{attached} attached, missing {}", names.join(", "))
+                }
             },
         },
     );
@@ -300,7 +318,7 @@ fn kernel(proof: &mut Proof, seen: &Seen) {
     proof.equal("task_storage_had", "task_storage_missing", "kernel counter", 0, counters.storage_fail);
     proof.equal("scratch_had", "scratch_missing", "kernel counter", 0, counters.map_fail);
     let missed: Vec<String> = seen
-        .misses
+        .unseen
         .iter()
         .filter(|(_, misses)| *misses != Some(0))
         .map(|(program, misses)| {

@@ -310,30 +310,44 @@ fn each_program_that_is_gone_is_noticed() {
 }
 
 #[test]
-fn a_hook_that_the_kernel_lacks_is_named() {
+fn whatever_a_kernel_lacks_is_named_by_its_capability() {
     if !support::need_root() {
         return;
     }
-    let recording = broken(|options| options.sabotage.missing_hook = Some("on_exec"), None);
-    let reasons = &recording.summary.proof.reasons;
-    assert!(
-        reasons.iter().any(|reason| reason.starts_with("hook_missing") && reason.contains("on_exec")),
-        "{reasons:#?}"
-    );
-    let environment = &recording.summary.proof.environment;
-    assert!(environment["hook.on_exec"].starts_with("missing:"), "{environment:#?}");
-}
-
-#[test]
-fn a_kernel_without_the_essential_hooks_is_refused() {
-    if !support::need_root() {
-        return;
+    let all = assay_gates::capture::candidates();
+    let whole = Session::new().record(&mut Command::new("/bin/true")).summary.proof;
+    for (capability, program, tracepoint) in all {
+        let session = Session::new();
+        let mut options = session.options();
+        options.sabotage.hidden = Some((program, tracepoint));
+        let mut recorder = match assay_gates::capture::Recorder::arm(&options) {
+            Ok(recorder) => recorder,
+            Err(error) => {
+                // Without this one there is nothing to measure with.
+                assert_eq!((error.code().name(), error.exit().code()), ("AG302", 40));
+                assert!(error.to_string().contains(capability), "{error}");
+                assert!(error.to_string().contains(tracepoint), "{error}");
+                assert!(capability.starts_with("task_") || capability.starts_with("syscall_"), "{error}");
+                continue;
+            }
+        };
+        recorder.begin().unwrap();
+        let proof = session.measure(recorder, &mut Command::new("/bin/true")).summary.proof;
+        let used = whole
+            .environment
+            .get(&format!("hook.{program}"))
+            .is_some_and(|hook| *hook == format!("tp_btf/{tracepoint}"));
+        if !used && !tracepoint.is_empty() {
+            assert!(proof.complete, "{program} on {tracepoint} is for other kernels: {:#?}", proof.reasons);
+            continue;
+        }
+        let reason = proof.reasons.iter().find(|reason| reason.starts_with("hook_missing"));
+        assert!(reason.is_some_and(|reason| reason.contains(capability)), "{:#?}", proof.reasons);
+        assert!(proof.blind_spots.iter().any(|spot| spot.contains(capability)), "{:#?}", proof.blind_spots);
+        let hook =
+            &proof.environment[&format!("hook.{}", proof.environment[&format!("capability.{capability}")])];
+        assert!(hook.starts_with("missing:") && hook.contains(tracepoint), "{hook}");
     }
-    let session = Session::new();
-    let mut options = session.options();
-    options.sabotage.missing_hook = Some("on_enter");
-    let error = assay_gates::capture::Recorder::arm(&options).err().unwrap();
-    assert_eq!((error.code().name(), error.exit().code()), ("AG302", 40));
 }
 
 #[test]

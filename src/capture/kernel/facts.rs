@@ -74,9 +74,7 @@ pub(super) fn check_host() -> Result<()> {
         ));
     }
     let release = release();
-    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version < FLOOR {
+    if version() < FLOOR {
         return Err(Error::new(
             Code::CaptureUnavailable,
             format!("expected Linux {}.{} or newer, found {release}", FLOOR.0, FLOOR.1),
@@ -91,7 +89,15 @@ pub(super) fn load() -> Option<String> {
     Some(text.split(' ').next()?.to_owned())
 }
 
-fn release() -> String {
+/// First and second number of the kernel's release.
+pub(super) fn version() -> (u32, u32) {
+    let release = release();
+    let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// The running kernel, as `uname -r` says it.
+pub(super) fn release() -> String {
     nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned())
 }

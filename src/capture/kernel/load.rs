@@ -1,7 +1,11 @@
 //! Loads the embedded object, attaches each program, and says of each whether that worked.
 
+use super::btf::{self, Argument, Types};
 use super::calls::Calls;
+use super::capability::{CAPABILITIES, Capability, Place, choose};
+use super::facts;
 use super::recorder::Sabotage;
+use super::refusal::refusal;
 use crate::capture::object;
 use crate::capture::raw::Counters;
 use crate::error::{Code, Error, Result};
@@ -10,47 +14,28 @@ use aya::programs::links::FdLink;
 use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr, loaded_links};
 use aya::{Btf, Ebpf, EbpfLoader};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// A traced program and the names that its tracepoint has had, newest first.
-struct Traced {
-    program: &'static str,
-    tracepoints: &'static [&'static str],
-    /// Stands in for the program before it when that one does not fit this kernel.
-    fallback: bool,
-}
-
-const fn traced(program: &'static str, tracepoints: &'static [&'static str]) -> Traced {
-    Traced { program, tracepoints, fallback: false }
-}
-
-/// Order matters: deaths and exits before births and entries, so that nothing begins unseen that is then seen to end.
-const TRACED: &[Traced] = &[
-    traced("on_attach", &["cgroup_attach_task"]),
-    traced("on_death", &["sched_process_exit"]),
-    traced("on_exec", &["sched_process_exec"]),
-    traced("on_exit", &["sys_exit"]),
-    traced("on_enter", &["sys_enter"]),
-    traced("on_submit", &["io_uring_submit_req", "io_uring_submit_sqe"]),
-    traced("on_complete", &["io_uring_complete"]),
-    Traced { program: "on_complete_scalars", tracepoints: &["io_uring_complete"], fallback: true },
-    traced("on_birth", &["task_newtask"]),
-];
-
-const ADDRESSES: &[&str] =
-    &["on_connect4", "on_connect6", "on_bind4", "on_bind6", "on_sendmsg4", "on_sendmsg6"];
-
-/// Without these there is nothing to measure with.
-const ESSENTIAL: &[&str] = &["on_birth", "on_death", "on_enter", "on_exit"];
 
 /// How long a link may outlive us in a child that is about to exec.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
 
-/// One program and what became of it.
+/// From this release on a program can be preempted by another task, in which the kernel then skips it. Nothing in a kernel's types says so;
+/// where the number is wrong, a run in which a program was skipped is incomplete.
+const PREEMPTIBLE: (u32, u32) = (6, 19);
+
+/// Copies of programs that have counters of their own: the rows of the map `counts`.
+const PROGRAMS: u32 = 17;
+
+/// One capability and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hook {
-    /// Name in the object.
+    /// The capability.
+    pub capability: &'static str,
+    /// What nobody sees without it.
+    pub without: &'static str,
+    /// Its program, by its name in the object: the last candidate when none fits.
     pub program: &'static str,
     /// What it hangs on, or why it hangs on nothing.
     pub attached: std::result::Result<String, String>,
@@ -58,15 +43,34 @@ pub(super) struct Hook {
     pub tag: Option<String>,
 }
 
+/// A program and the spare behind it: how often the kernel skipped each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Skipped {
+    pub program: &'static str,
+    pub first: Option<u64>,
+    /// `None` when there is no spare.
+    pub spare: Option<Option<u64>>,
+}
+
+impl Skipped {
+    /// Calls that nobody may have seen: to lose one, the kernel must skip both. `None` when it would not say.
+    pub(super) fn unseen(&self) -> Option<u64> {
+        match self.spare {
+            None => self.first,
+            Some(spare) => Some(self.first?.min(spare?)),
+        }
+    }
+}
+
 /// The programs in the kernel, at work. Dropping it detaches them.
 pub(super) struct Programs {
     /// What holds each program on its hook; dropping it takes the program off.
     links: Vec<(&'static str, FdLink)>,
     verified: Verified,
-    /// One row a program.
+    /// One row a capability.
     pub hooks: Vec<Hook>,
-    /// What earlier sessions of the same programs had missed already.
-    missed_before: Vec<(&'static str, Result<u64>)>,
+    /// Programs with their spares, if any, and what earlier sessions of the same programs had missed already.
+    missed_before: Vec<(&'static str, Option<u64>)>,
 }
 
 /// `struct shared` of the object: the session's level in the hierarchy (-1 until a task has entered it), the last task
@@ -91,8 +95,16 @@ pub(super) struct Verified {
     /// `None` while a consumer has it.
     ring: Option<RingBuf<MapData>>,
     calls: Arc<Calls>,
-    /// One row a program: the tracepoint that it will hang on, none for a socket program, or why it can't be used.
-    loaded: Vec<(&'static str, std::result::Result<Option<&'static str>, String>)>,
+    loaded: Vec<Loading>,
+}
+
+/// One capability, loaded or not.
+struct Loading {
+    capability: &'static Capability,
+    program: &'static str,
+    spare: Option<&'static str>,
+    /// The tracepoint that it will hang on, none for a socket program, or why it can't be used.
+    place: std::result::Result<Option<&'static str>, String>,
 }
 
 impl Verified {
@@ -101,14 +113,15 @@ impl Verified {
         let object = object::embedded()
             .ok_or_else(|| Error::new(Code::CaptureUnavailable, "this binary carries no kernel programs"))?;
         // The loader reads the kernel's types for itself, whatever it is given: both at once takes half as long.
-        let types = std::thread::spawn(Btf::from_sys_fs);
+        let types = std::thread::spawn(|| (Btf::from_sys_fs(), tracepoints()));
         let mut loader = EbpfLoader::new();
-        let types =
+        let (types, tracepoints) =
             types.join().map_err(|_| Error::new(Code::Internal, "reading the kernel's BTF panicked"))?;
         let btf = types.map_err(|error| {
             refused("cannot read the kernel's BTF", &error)
                 .hint("boot a kernel with CONFIG_DEBUG_INFO_BTF=y (/sys/kernel/btf/vmlinux)")
         })?;
+        let tracepoints = tracepoints?;
         let wake_bytes = u64::from(ring_bytes / 4);
         let mut ebpf = loader
             .allow_unsupported_maps()
@@ -116,25 +129,32 @@ impl Verified {
             .map_max_entries("ring", ring_bytes)
             .load(object.bytes)
             .map_err(|error| refused("the kernel refused the capture programs' maps", &error))?;
-        let mut loaded: Vec<(&'static str, std::result::Result<Option<&'static str>, String>)> = Vec::new();
-        for row in TRACED {
-            if row.fallback && loaded.last().is_some_and(|(_, before)| before.is_ok()) {
-                continue;
-            }
-            let tracepoints = if sabotage.missing_hook == Some(row.program) {
-                &["no_such_tracepoint"]
-            } else {
-                row.tracepoints
-            };
-            let tracepoint = load_traced(&mut ebpf, row.program, tracepoints, &btf);
-            if row.fallback {
-                loaded.pop(); // one of the two is enough; this one speaks for both
-            }
-            loaded.push((row.program, tracepoint.map(Some)));
-        }
-        for program in ADDRESSES {
-            let verified = address(&mut ebpf, program)?.load().map_err(|error| chain(&error));
-            loaded.push((program, verified.map(|()| None)));
+        let spares = facts::version() >= PREEMPTIBLE;
+        let mut loaded = Vec::new();
+        for capability in CAPABILITIES {
+            loaded.push(match &capability.place {
+                Place::Tracepoint(candidates) => match choose(candidates, &tracepoints, sabotage.hidden) {
+                    Ok(candidate) => {
+                        let place = load_traced(&mut ebpf, candidate.program, candidate.tracepoint, &btf);
+                        let spare = (spares && place.is_ok()).then_some(candidate.spare).filter(|spare| {
+                            load_traced(&mut ebpf, spare, candidate.tracepoint, &btf).is_ok()
+                        });
+                        let place = place.map(|()| Some(candidate.tracepoint));
+                        Loading { capability, program: candidate.program, spare, place }
+                    }
+                    Err(why) => {
+                        let program = candidates.last().map_or("", |candidate| candidate.program);
+                        Loading { capability, program, spare: None, place: Err(why) }
+                    }
+                },
+                Place::Cgroup(program) => {
+                    let place = match sabotage.hidden {
+                        Some((hidden, _)) if hidden == *program => Err("not tried".to_owned()),
+                        _ => address(&mut ebpf, program)?.load().map_err(|error| refusal(&error)),
+                    };
+                    Loading { capability, program, spare: None, place: place.map(|()| None) }
+                }
+            });
         }
         let ring = ebpf.take_map("ring").ok_or_else(|| missing("ring"))?;
         let ring = RingBuf::try_from(ring).map_err(|error| refused("cannot map the ring", &error))?;
@@ -155,16 +175,18 @@ impl Verified {
         let mut counts: PerCpuArray<_, Counters> =
             PerCpuArray::try_from(map).map_err(|error| refused("cannot write the counters", &error))?;
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| refused("cannot count the CPUs", &error))?;
-        let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
-            .map_err(|error| refused("cannot write the counters", &error))?;
-        counts.set(0, zero, 0).map_err(|error| refused("cannot write the counters", &error))
+        for program in 0..PROGRAMS {
+            let zero = PerCpuValues::try_from(vec![Counters::default(); cpus])
+                .map_err(|error| refused("cannot write the counters", &error))?;
+            counts.set(program, zero, 0).map_err(|error| refused("cannot write the counters", &error))?;
+        }
+        Ok(())
     }
 
     /// Times that the kernel ever skipped the program because it was running already.
-    fn recursion_misses(&self, program: &str) -> Result<u64> {
-        let fd = self.ebpf.program(program).and_then(|program| program.fd().ok());
-        let fd = fd.ok_or_else(|| missing("program"))?;
-        Ok(program_info(fd.as_fd())?.recursion_misses)
+    fn recursion_misses(&self, program: &str) -> Option<u64> {
+        let fd = self.ebpf.program(program).and_then(|program| program.fd().ok())?;
+        Some(program_info(fd.as_fd()).ok()?.recursion_misses)
     }
 }
 
@@ -175,26 +197,40 @@ impl Programs {
         let mut hooks: Vec<Hook> = Vec::new();
         let mut links: Vec<(&'static str, FdLink)> = Vec::new();
         let Verified { ebpf, loaded, .. } = &mut verified;
-        for (program, loaded) in loaded {
-            let attached = loaded.clone().and_then(|tracepoint| match tracepoint {
+        for Loading { capability, program, spare, place } in loaded {
+            let attached = place.clone().and_then(|tracepoint| match tracepoint {
                 Some(tracepoint) => attach_traced(ebpf, program, tracepoint),
                 None => attach_address(ebpf, program, cgroup),
             });
             let attached = attached.map(|(place, link)| {
-                links.push((*program, link));
+                links.push((program, link));
                 place
             });
+            // Behind its program: what hangs on a tracepoint is called in the order in which it was attached.
+            if let (Some(name), Ok(Some(tracepoint))) = (*spare, place.as_ref()) {
+                match attach_traced(ebpf, name, tracepoint) {
+                    Ok((_, link)) => links.push((name, link)),
+                    Err(_) => *spare = None,
+                }
+            }
             let info = ebpf.program(program).and_then(|program| program.info().ok());
             let tag = info.map(|info| format!("{:016x}", info.tag()));
-            hooks.push(Hook { program, attached, tag });
+            let Capability { name, without, .. } = capability;
+            hooks.push(Hook { capability: name, without, program, attached, tag });
         }
-        let missing = hooks.iter().find(|hook| ESSENTIAL.contains(&hook.program) && hook.attached.is_err());
-        if let Some((hook, Err(why))) = missing.map(|hook| (hook, &hook.attached)) {
-            return Err(Error::new(
-                Code::CaptureLoad,
-                format!("the kernel refused the program {}: {why}", hook.program),
-            )
-            .hint("run as root, on Linux 6.1 or newer; `assay-gates doctor` tries each step"));
+        let essential = verified.loaded.iter().zip(&hooks).filter(|(row, _)| row.capability.essential);
+        for (_, hook) in essential {
+            if let Err(why) = &hook.attached {
+                return Err(Error::new(
+                    Code::CaptureLoad,
+                    format!("this kernel does not let us see {} ({}): {why}", hook.without, hook.capability),
+                )
+                .hint(if nix::unistd::geteuid().is_root() {
+                    "measure on a kernel that `make kernels` names; RUST_LOG=verifier=debug shows the verifier's whole log"
+                } else {
+                    "run as root"
+                }));
+            }
         }
         let missed_before =
             links.iter().map(|(program, _)| (*program, verified.recursion_misses(program))).collect();
@@ -237,13 +273,21 @@ impl Programs {
         Ok(sum)
     }
 
-    /// Everything counted so far, by CPU.
+    /// Everything counted so far, by CPU: the programs of each together.
     pub(super) fn counters_by_cpu(&self) -> Result<Vec<Counters>> {
         let map = self.verified.ebpf.map("counts").ok_or_else(|| missing("counts"))?;
         let array: PerCpuArray<_, Counters> =
             PerCpuArray::try_from(map).map_err(|error| refused("cannot read the counters", &error))?;
-        let values = array.get(&0, 0).map_err(|error| refused("cannot read the counters", &error))?;
-        Ok(values.to_vec())
+        let mut sums: Vec<Counters> = Vec::new();
+        for program in 0..PROGRAMS {
+            let values =
+                array.get(&program, 0).map_err(|error| refused("cannot read the counters", &error))?;
+            sums.resize(values.len(), Counters::default());
+            for (sum, counters) in sums.iter_mut().zip(values.iter()) {
+                sum.add(counters);
+            }
+        }
+        Ok(sums)
     }
 
     /// Level of the session's cgroup, once a task has entered it.
@@ -255,42 +299,44 @@ impl Programs {
         Ok(u32::try_from(shared.level).ok())
     }
 
-    /// Times that the kernel skipped each program because it was running already, in this session.
-    pub(super) fn recursion_misses(&self) -> Vec<(String, Result<u64>)> {
-        let since = |program, before: &Result<u64>| match before {
-            Ok(before) => Ok(self.verified.recursion_misses(program)?.saturating_sub(*before)),
-            Err(error) => Err(Error::new(error.code(), error.to_string())),
+    /// Times that the kernel skipped each program and its spare in this session, because it was running already.
+    pub(super) fn skipped(&self) -> Vec<Skipped> {
+        let since = |program: &str| {
+            let (_, before) = self.missed_before.iter().find(|(name, _)| *name == program)?;
+            Some(self.verified.recursion_misses(program)?.saturating_sub((*before)?))
         };
-        self.missed_before
-            .iter()
-            .map(|(program, before)| ((*program).to_owned(), since(program, before)))
-            .collect()
+        let row = |row: &Loading| Skipped {
+            program: row.program,
+            first: since(row.program),
+            spare: row.spare.map(since),
+        };
+        let attached = self.verified.loaded.iter().zip(&self.hooks).filter(|(_, hook)| hook.attached.is_ok());
+        attached.map(|(loading, _)| row(loading)).collect()
     }
 
     /// For tests: takes one program away while the run goes on.
     pub(super) fn sabotage_detach(&mut self, program: &str) -> Result<()> {
         let before = self.links.len();
-        self.links.retain(|(name, _)| *name != program);
+        let spare = format!("{program}_spare");
+        self.links.retain(|(name, _)| *name != program && *name != spare);
         if self.links.len() < before { Ok(()) } else { Err(missing("program")) }
     }
 }
 
-fn load_traced(
-    ebpf: &mut Ebpf,
-    name: &str,
-    tracepoints: &[&'static str],
-    btf: &Btf,
-) -> std::result::Result<&'static str, String> {
+/// The tracepoints of all candidates, as this kernel has them.
+fn tracepoints() -> Result<Vec<(&'static str, Vec<Argument>)>> {
+    let names = CAPABILITIES.iter().flat_map(|capability| match &capability.place {
+        Place::Tracepoint(candidates) => *candidates,
+        Place::Cgroup(_) => &[],
+    });
+    let names: Vec<&str> = names.map(|candidate| candidate.tracepoint).collect();
+    Ok(Types::read(Path::new(btf::KERNEL))?.tracepoints(&names))
+}
+
+fn load_traced(ebpf: &mut Ebpf, name: &str, tracepoint: &str, btf: &Btf) -> std::result::Result<(), String> {
     let program = ebpf.program_mut(name).ok_or("not in the object")?;
     let program: &mut BtfTracePoint = program.try_into().map_err(|error| chain(&error))?;
-    let mut why = String::new();
-    for tracepoint in tracepoints {
-        match program.load(tracepoint, btf) {
-            Ok(()) => return Ok(tracepoint),
-            Err(error) => why = chain(&error),
-        }
-    }
-    Err(why)
+    program.load(tracepoint, btf).map_err(|error| refusal(&error))
 }
 
 fn attach_traced(
@@ -357,8 +403,8 @@ pub(super) fn refused(doing: &str, error: &dyn std::error::Error) -> Error {
     Error::new(Code::CaptureLoad, format!("{doing}: {}", chain(error)))
 }
 
-/// An error and its causes in one line: the first line of each is what matters; a verifier log would follow.
-fn chain(error: &dyn std::error::Error) -> String {
+/// An error and its causes in one line: the first line of each.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

@@ -5,7 +5,7 @@ use super::facts::{self, SessionCgroup};
 use super::load::{Programs, Verified};
 use super::ring::Consumer;
 use crate::capture::ledger::Ledger;
-use crate::capture::proof::{self, Seen};
+use crate::capture::proof::{self, Missing, Seen};
 use crate::capture::recording::Recording;
 use crate::capture::spool::{Budget, Spool};
 use crate::capture::{CallMarks, CallWindow, Outcome, RING_BYTES, object, raw};
@@ -42,8 +42,10 @@ pub struct ArmOptions {
 pub struct Sabotage {
     /// The consumer leaves the ring alone until the end.
     pub stalled_consumer: bool,
-    /// A program whose tracepoint is looked for under a wrong name.
-    pub missing_hook: Option<&'static str>,
+    /// A program and its tracepoint (empty for a socket program) that the kernel seems not to have: a row of [`candidates`].
+    ///
+    /// [`candidates`]: crate::capture::candidates
+    pub hidden: Option<(&'static str, &'static str)>,
     /// The consumer loses the first record.
     pub lose_a_record: bool,
     /// The consumer ends at once.
@@ -144,7 +146,7 @@ impl Recorder {
         let spool = Spool::create(&options.spool, options.budget)?;
         let ring_bytes = ring_size(options.ring_bytes);
         let verified = match loaded {
-            Some(loaded) if options.sabotage.missing_hook.is_none() && loaded.ring_bytes == ring_bytes => {
+            Some(loaded) if options.sabotage.hidden.is_none() && loaded.ring_bytes == ring_bytes => {
                 loaded.take()?
             }
             _ => Verified::load(ring_bytes, &options.sabotage)?,
@@ -234,7 +236,7 @@ impl Recorder {
         let by_cpu = programs.counters_by_cpu()?;
         let counters = programs.counters()?;
         let level = programs.session_level()?;
-        let misses = programs.recursion_misses();
+        let skipped = programs.skipped();
         let hooks = programs.hooks.clone();
         let verified = programs.detach(drained.ring);
 
@@ -273,9 +275,15 @@ impl Recorder {
         for hook in &hooks {
             let attached = hook.attached.clone().unwrap_or_else(|why| format!("missing: {why}"));
             environment.insert(format!("hook.{}", hook.program), attached);
+            environment.insert(format!("capability.{}", hook.capability), hook.program.into());
             if let Some(tag) = &hook.tag {
                 environment.insert(format!("tag.{}", hook.program), tag.clone());
             }
+        }
+        for one in skipped.iter().filter(|one| one.spare.is_some()) {
+            let count = |misses: Option<u64>| misses.map_or("unknown".into(), |count| count.to_string());
+            let said = format!("{}/{}", count(one.first), count(one.spare.flatten()));
+            environment.insert(format!("skipped.{}", one.program), said);
         }
         let seen = Seen {
             run_id,
@@ -285,13 +293,13 @@ impl Recorder {
             tasks_before: cgroup.tasks_before.lines().count(),
             populated,
             level_known: level.is_some(),
-            missing_hooks: hooks
+            missing: hooks
                 .iter()
                 .filter(|hook| hook.attached.is_err())
-                .map(|hook| hook.program.to_owned())
+                .map(|hook| Missing { capability: hook.capability, without: hook.without })
                 .collect(),
             hooks: hooks.len(),
-            misses: misses.into_iter().map(|(program, misses)| (program, misses.ok())).collect(),
+            unseen: skipped.iter().map(|one| (one.program.to_owned(), one.unseen())).collect(),
             begin: begin.map(|canary| (canary.pid, canary.expected)),
             end: end.map(|canary| (canary.pid, canary.expected)).map_err(|error| error.to_string()),
             counters,

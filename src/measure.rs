@@ -6,6 +6,7 @@ use crate::capture::{ArmOptions, Loaded, Recorder, Recording, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
+use crate::files::RootPath;
 use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
 use crate::host::cgroup::{self, SessionCgroup};
 use crate::host::environment::Environment;
@@ -14,6 +15,7 @@ use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
 use crate::host::program::{Who, can_enter};
+use crate::host::rights::Rights;
 use crate::host::session::{CapturedStream, Ended, Host, Launching, Place, Session, Spec};
 use crate::host::state;
 use crate::host::user::MeasuredUser;
@@ -63,13 +65,13 @@ pub struct Measurement {
     /// Policy decisions are expected, and where they are written.
     pub decision_log: Option<LogPlace>,
     /// The archive.
-    pub archive: PathBuf,
+    pub archive: RootPath,
     /// Folder for effects.ndjson and its siblings.
-    pub details: Option<PathBuf>,
+    pub details: Option<RootPath>,
     /// Folder for the archive's members.
-    pub extract: Option<PathBuf>,
+    pub extract: Option<RootPath>,
     /// Folder for stdout.log and stderr.log.
-    pub output: PathBuf,
+    pub output: RootPath,
     /// This tool's binary: becomes the launcher, stands inside at a path of its own, and is the one proxy that is
     /// believed. See [`own_binary`](crate::host::session::own_binary).
     pub binary: PathBuf,
@@ -205,7 +207,7 @@ pub fn prepare(host: &Host, wanted: Measurement) -> Result<Prepared<'_>> {
 impl<'host> Prepared<'host> {
     /// Where its results go.
     #[must_use]
-    pub fn output(&self) -> &Path {
+    pub fn output(&self) -> &RootPath {
         &self.wanted.output
     }
 
@@ -215,8 +217,7 @@ impl<'host> Prepared<'host> {
     /// As [`measure`].
     pub fn capture(self, programs: &mut Option<Loaded>) -> Result<Captured<'host>> {
         let Self { wanted, logs, driver, control, cgroup, launching, spool, host } = self;
-        std::fs::create_dir_all(&wanted.output)
-            .map_err(|error| Error::io("cannot make the output folder", &wanted.output, error))?;
+        wanted.output.create_folder()?;
         let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
         let mut recorder = Recorder::arm_with(&options, programs.take())?;
         let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
@@ -265,7 +266,7 @@ impl Captured<'_> {
             Ok(logs) => assemble(&facts, &recording.summary, recording.effects()?, &logs, key, &outputs),
             // No archive without the logs that it must hold, but what the kernel saw is kept all the same.
             Err(error) => {
-                outputs.archive = spool.path().join("without-logs.tar.gz");
+                outputs.archive = RootPath::of(&spool.path().join("without-logs.tar.gz"), Rights::own())?;
                 outputs.extract = None;
                 assemble(&facts, &recording.summary, recording.effects()?, &Logs::default(), key, &outputs)?;
                 Err(error)
@@ -296,8 +297,7 @@ fn take_logs(
     if let (Some(copy), Some(report)) = (&decisions, report) {
         notes.extend(report.refused.iter().map(|why| format!("control socket: refused: {why}")));
         if report.is_corroborated() {
-            let own =
-                std::fs::metadata(copy).map_err(|error| Error::io("cannot look at", copy, error))?.len();
+            let own = copy.expect()?.len();
             if own > 0 {
                 notes
                     .push(format!("{own} bytes of decisions by a proxy that was not verified were left out"));
@@ -305,14 +305,14 @@ fn take_logs(
             // The driver wrote this one itself, at the word of a proxy that was verified.
             let kept =
                 std::fs::read(&report.log).map_err(|error| Error::io("cannot read", &report.log, error))?;
-            crate::files::write_atomic(copy, &kept)?;
+            copy.write(&kept)?;
         }
     }
-    Logs::ingest(&wanted.run_id, sdk.as_deref(), decisions.as_deref()).map_err(|error| {
+    Logs::ingest(&wanted.run_id, sdk.as_ref(), decisions.as_ref()).map_err(|error| {
         // The copy may be gone when this is read; the place that the caller named isn't.
         match (&error.place().map(str::to_owned), &wanted.sdk_log, &sdk) {
             (Some(place), Some(LogPlace::At(named)), Some(copy)) => {
-                let place = place.replace(&copy.display().to_string(), &named.display().to_string());
+                let place = place.replace(&copy.path().display().to_string(), &named.display().to_string());
                 error.at(place)
             }
             _ => error,
@@ -322,8 +322,8 @@ fn take_logs(
 
 fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Path) -> Result<Spec> {
     let mut hide = wanted.hide.clone();
-    hide.extend([host.state().to_owned(), spool.to_owned(), wanted.output.clone()]);
-    hide.extend(wanted.details.iter().chain(&wanted.extract).cloned());
+    hide.extend([host.state().to_owned(), spool.to_owned(), wanted.output.path()]);
+    hide.extend(wanted.details.iter().chain(&wanted.extract).map(RootPath::path));
     let host_file = Path::new(DEFAULT_HOST_FILE);
     if host_file.exists() {
         let in_gate = matches!(wanted.place, Place::Gate { .. });
@@ -450,7 +450,7 @@ impl Log {
     }
 
     /// Copies what the program wrote to the output folder. No link is followed and nothing but a file is read.
-    fn take(&self, ended: &Ended, output: &Path) -> Result<PathBuf> {
+    fn take(&self, ended: &Ended, output: &RootPath) -> Result<RootPath> {
         let found = match &self.folder {
             None => ended.logs.open(Path::new(self.name))?,
             Some((folder, name)) => open_untrusted(folder.as_fd(), name)?,
@@ -462,7 +462,7 @@ impl Log {
                 .read_to_end(&mut bytes)
                 .map_err(|error| Error::io("cannot read a log", &self.inside, error))?;
         }
-        crate::files::write_atomic(&copy, &bytes)?;
+        copy.write(&bytes)?;
         Ok(copy)
     }
 }

@@ -1,9 +1,11 @@
 //! `assay-gates clean`: the cleanup plan of a phase.
 
 use crate::error::{Code, Error, Exit, Result};
-use crate::files::{pretty_sorted, write_atomic};
+use crate::files::{RootPath, pretty_sorted};
 use crate::host::cleanup::{Phase, Places, Plan, apply, survey, view};
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
+use crate::host::rights::Rights;
+use crate::host::state::cleanup_record;
 use crate::report;
 use clap::ValueEnum;
 use std::path::PathBuf;
@@ -74,7 +76,11 @@ pub fn run(args: &Args) -> Result<Exit> {
     let done = apply(&plan, &host, &places)?;
     let json = pretty_sorted(&done)?;
     if let Some(file) = &args.report {
-        write_atomic(file, json.as_bytes())?;
+        RootPath::of(file, Rights::of_caller()?)?.write(json.as_bytes())?;
+    }
+    if args.phase == Phase::BeforeRun && nix::unistd::geteuid().is_root() {
+        // The next proof root takes it over: what was there before a run belongs to its evidence.
+        cleanup_record()?.write(json.as_bytes())?;
     }
     report::data(&match args.format {
         Format::Human => view::plan(&plan, &phase) + &view::outcome(&done),

@@ -105,8 +105,9 @@ mod imp {
     use crate::capture::RING_BYTES;
     use crate::error::{Code, Error, Exit, Result};
     use crate::evidence::{Archive, ToolEffects, strict};
-    use crate::files::write_atomic;
+    use crate::files::{RootPath, write_atomic};
     use crate::gate::{Entry, Selection};
+    use crate::host::rights::Rights;
     use crate::host::{FIXTURE, WORK};
     use crate::judge::diff::Baseline;
     use crate::report;
@@ -174,9 +175,10 @@ mod imp {
                 ring_bytes: RING_BYTES,
             },
         )?;
-        let run = fit.measure().measure(&entry, Run { number: 1, out: out.path(), next: None })?;
+        let held = RootPath::open(out.path(), Rights::own())?;
+        let run = fit.measure().measure(&entry, Run { number: 1, out: &held, next: None })?;
         let shown = |name: &str| {
-            let bytes = std::fs::read(out.path().join(name)).unwrap_or_default();
+            let bytes = held.join(name).read().ok().flatten().unwrap_or_default();
             report::measured(
                 name,
                 &bytes,

@@ -124,8 +124,10 @@ mod imp {
     use super::{Args, Reach, Shim};
     use crate::error::{Code, Error, Exit, Result};
     use crate::evidence::RedactionKey;
+    use crate::files::RootPath;
     use crate::host::launch::Network;
     use crate::host::program::{Who, can_enter};
+    use crate::host::rights::Rights;
     use crate::host::session::{CapturedStream, Host, Place};
     use crate::host::user::MeasuredUser;
     use crate::host::{WORK, environment};
@@ -145,7 +147,7 @@ mod imp {
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
         let wanted = measurement(&args, run_id, own_folder.path())?;
         let measured = measure(&host, wanted.clone(), &key, &mut None)?;
-        show(&measured, wanted.user.name.as_str());
+        show(&measured, &wanted.output, wanted.user.name.as_str());
         let exit = measured.exit();
         if let Err(error) = &measured.written {
             report::error(error);
@@ -163,7 +165,7 @@ mod imp {
         };
         report::data(&format!(
             "wrote runner-spike bundle: {} (run_id={}, status={status}, kernel_capture={capture})\n",
-            wanted.archive.display(),
+            wanted.archive.path().display(),
             wanted.run_id
         ));
         let status = outcome.exit_code.unwrap_or_else(|| 128 + outcome.signal.unwrap_or_default());
@@ -198,7 +200,12 @@ mod imp {
         variables
             .extend(args.variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))));
         let absolute = |path: &PathBuf| here.join(path);
-        let effects = args.effects.as_ref().map(absolute);
+        let caller = Rights::of_caller()?;
+        let effects = args
+            .effects
+            .as_ref()
+            .map(|path| RootPath::create(&absolute(path), caller.clone()))
+            .transpose()?;
         let archive =
             args.output.clone().unwrap_or_else(|| format!("assay-runner-spike-{run_id}.tar.gz").into());
         Ok(Measurement {
@@ -223,21 +230,24 @@ mod imp {
             ring_bytes: args.ring_bytes,
             sdk_log: args.sdk_event_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             decision_log: args.policy_decision_log.as_ref().map(|path| LogPlace::At(absolute(path))),
-            archive,
-            output: effects.clone().unwrap_or_else(|| own_folder.to_owned()),
+            archive: RootPath::of(&absolute(&archive), caller)?,
+            output: match &effects {
+                Some(folder) => folder.clone(),
+                None => RootPath::open(own_folder, Rights::own())?,
+            },
             binary: crate::host::session::own_binary(),
             details: effects,
             extract: None,
         })
     }
 
-    fn show(measured: &Measured, user: &str) {
+    fn show(measured: &Measured, output: &RootPath, user: &str) {
         let in_actions = std::env::var("GITHUB_ACTIONS").is_ok_and(|value| value == "true");
         for note in &measured.notes {
             report::diagnostic(&format!("note: {note}"));
         }
-        stream("stdout", &measured.stdout, in_actions);
-        stream("stderr", &measured.stderr, in_actions);
+        stream("stdout", &measured.stdout, output, in_actions);
+        stream("stderr", &measured.stderr, output, in_actions);
         let outcome = &measured.summary.outcome;
         if outcome.timed_out {
             report::diagnostic("killed: the time limit was reached");
@@ -265,11 +275,12 @@ mod imp {
         }
     }
 
-    fn stream(name: &str, captured: &CapturedStream, in_actions: bool) {
+    fn stream(name: &str, captured: &CapturedStream, output: &RootPath, in_actions: bool) {
         if let Some(failure) = &captured.failure {
             report::diagnostic(&format!("{name} is not whole: {failure}"));
         }
-        let bytes = std::fs::read(&captured.path).unwrap_or_default();
+        let kept = output.join(format!("{name}.log")).read();
+        let bytes = kept.ok().flatten().unwrap_or_default();
         report::measured(name, &bytes, in_actions);
         if captured.truncated() {
             report::diagnostic(&format!(

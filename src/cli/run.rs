@@ -8,6 +8,7 @@ use crate::error::{Code, Error, Exit, Result};
 use crate::gate::Selection;
 use crate::gate::{Catalog, Plan};
 use crate::report;
+use crate::run::ROOTS;
 use clap::{Args as ClapArgs, ValueEnum};
 #[cfg(all(feature = "capture", target_os = "linux"))]
 use measuring::measure;
@@ -100,8 +101,6 @@ pub fn run(args: &Args) -> Result<Exit> {
 fn measure(_: &Args, _: &Catalog, _: &Selection, _: &Path) -> Result<Exit> {
     Err(super::built_without_capture())
 }
-
-const ROOTS: &str = "/var/lib/assay-gates/proof";
 
 /// A new root, or with `--resume` the newest there is.
 fn default_root(resume: bool) -> Result<PathBuf> {

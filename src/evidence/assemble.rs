@@ -16,10 +16,9 @@ use super::surface::surface;
 use super::tool_effects::Grouping;
 use crate::capture::{CallWindow, CaptureProof, Effect, Operation, Summary};
 use crate::error::{Code, Error, Result};
-use crate::files::{Sha256Digest, pretty_sorted, sha256, write_atomic};
+use crate::files::{RootPath, Sha256Digest, pretty_sorted, sha256};
 use serde::Serialize;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 
 /// What the driver knows of a run besides its recording.
 #[derive(Clone, Copy, Debug)]
@@ -40,11 +39,11 @@ pub struct RunFacts<'a> {
 #[derive(Clone, Debug)]
 pub struct Outputs {
     /// The archive.
-    pub archive: PathBuf,
+    pub archive: RootPath,
     /// A folder for effects.ndjson, kernel_set.json, tool_effects.json, filter.json, capture_proof.json.
-    pub details: Option<PathBuf>,
+    pub details: Option<RootPath>,
     /// A folder for the archive's eight members.
-    pub extract: Option<PathBuf>,
+    pub extract: Option<RootPath>,
 }
 
 /// What was written.
@@ -95,7 +94,7 @@ pub fn assemble(
         ));
     }
     let filter = Filter::embedded()?;
-    let details = outputs.details.as_deref();
+    let details = outputs.details.as_ref();
     let mut aside = Redactor::new(key)?;
     if let Some(folder) = details {
         let proof = redacted_proof(&summary.proof, &mut aside);
@@ -142,7 +141,7 @@ pub fn assemble(
     if let Some(folder) = &outputs.extract {
         read_back.extract_to(folder)?;
     }
-    write_atomic(&outputs.archive, &archive)?;
+    outputs.archive.write(&archive)?;
     Ok(Written {
         sha256: sha256(&archive),
         bytes: archive.len() as u64,
@@ -171,7 +170,7 @@ fn stream(
     run_id: &str,
     mut normaliser: Normaliser<'_>,
     recording: impl IntoIterator<Item = Result<Effect>>,
-    details: Option<&Path>,
+    details: Option<&RootPath>,
     aside: &mut Redactor<'_>,
     grouping: &mut Grouping<'_>,
 ) -> Result<Streamed> {
@@ -371,8 +370,8 @@ fn redacted_report(mut report: FilterReport, redactor: &mut Redactor<'_>) -> Fil
 }
 
 /// Writes one of our own JSON files after the sweep of its text.
-fn write_swept<T: Serialize>(path: &Path, value: &T, redactor: &Redactor<'_>) -> Result<()> {
+fn write_swept<T: Serialize>(path: &RootPath, value: &T, redactor: &Redactor<'_>) -> Result<()> {
     let text = pretty_sorted(value)?;
-    redactor.sweep(&path.display().to_string(), &text)?;
-    write_atomic(path, text.as_bytes())
+    redactor.sweep(&path.path().display().to_string(), &text)?;
+    path.write(text.as_bytes())
 }

@@ -3,7 +3,7 @@
 use super::redaction::Redactor;
 use crate::capture::{Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
-use crate::files::compact;
+use crate::files::{Draft, RootPath, compact};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
@@ -59,7 +59,7 @@ pub fn redact(effect: &mut Effect, redactor: &mut Redactor<'_>) {
 
 /// Writes effects to a temporary file beside its destination; [`Writer::finish`] puts it there whole.
 pub struct Writer {
-    out: BufWriter<tempfile::NamedTempFile>,
+    out: BufWriter<Draft>,
     path: PathBuf,
     run_id: String,
 }
@@ -69,15 +69,8 @@ impl Writer {
     ///
     /// # Errors
     /// `Io`.
-    pub fn create(path: &Path, run_id: &str) -> Result<Self> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)
-            .map_err(|error| Error::io("cannot create the folder", folder, error))?;
-        let file = tempfile::Builder::new()
-            .prefix(".assay-gates-")
-            .tempfile_in(folder)
-            .map_err(|error| Error::io("cannot create a temporary file beside it", path, error))?;
-        Ok(Self { out: BufWriter::new(file), path: path.to_owned(), run_id: run_id.to_owned() })
+    pub fn create(path: &RootPath, run_id: &str) -> Result<Self> {
+        Ok(Self { out: BufWriter::new(path.begin()?), path: path.path(), run_id: run_id.to_owned() })
     }
 
     /// Appends one effect, already redacted; gives back the line without its end.
@@ -99,18 +92,7 @@ impl Writer {
     /// `Io`.
     pub fn finish(self) -> Result<()> {
         let path = self.path;
-        let file =
-            self.out.into_inner().map_err(|error| Error::io("cannot write", &path, error.into_error()))?;
-        file.as_file().sync_all().map_err(|error| Error::io("cannot sync", &path, error))?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file()
-                .set_permissions(std::fs::Permissions::from_mode(0o644))
-                .map_err(|error| Error::io("cannot set the mode", &path, error))?;
-        }
-        file.persist(&path).map_err(|error| Error::io("cannot rename into place", &path, error.error))?;
-        Ok(())
+        self.out.into_inner().map_err(|error| Error::io("cannot write", &path, error.into_error()))?.finish()
     }
 }
 

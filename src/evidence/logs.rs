@@ -6,6 +6,7 @@
 use super::contract::{PolicyEvent, SdkEvent, schema};
 use super::strict;
 use crate::error::{Code, Error, Result};
+use crate::files::RootPath;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
@@ -36,10 +37,10 @@ impl Logs {
     /// # Errors
     /// `LogMissing` when a log was asked for and is missing or empty; `LogInvalid`, naming file and line, when a line
     /// breaks its contract or a bound.
-    pub fn ingest(run_id: &str, sdk: Option<&Path>, decisions: Option<&Path>) -> Result<Self> {
+    pub fn ingest(run_id: &str, sdk: Option<&RootPath>, decisions: Option<&RootPath>) -> Result<Self> {
         Ok(Self {
-            policy: decisions.map(|path| policy_events(run_id, &read(path)?, path)).transpose()?,
-            sdk: sdk.map(|path| sdk_events(run_id, &read(path)?, path)).transpose()?,
+            policy: decisions.map(|path| policy_events(run_id, &read(path)?, &path.path())).transpose()?,
+            sdk: sdk.map(|path| sdk_events(run_id, &read(path)?, &path.path())).transpose()?,
         })
     }
 
@@ -138,33 +139,19 @@ fn not_empty<T>(events: Vec<T>, what: &str, path: &Path) -> Result<Vec<T>> {
 }
 
 /// Reads a log that another program wrote: a plain file, not a link, of bounded size.
-fn read(path: &Path) -> Result<Vec<u8>> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        // A link could name any file of the driver's, a FIFO could hold it up forever.
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC);
-    }
-    let file = options.open(path).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
-            Error::new(Code::LogMissing, "expected a log, found no file")
-                .at(path.display())
-                .hint("the measured program was to write it; see stderr.log of the run")
-                .because(error)
-        } else {
-            Error::new(Code::LogInvalid, format!("expected a plain file that can be read: {error}"))
-                .at(path.display())
-                .because(error)
-        }
+fn read(place: &RootPath) -> Result<Vec<u8>> {
+    let path = &place.path();
+    // A link could name any file of the driver's, a FIFO could hold it up forever: neither is opened.
+    let file = place.open_file().map_err(|error| {
+        Error::new(Code::LogInvalid, format!("expected a plain file that can be read: {}", error.message()))
+            .at(path.display())
+            .because(error)
     })?;
-    let metadata = file.metadata().map_err(|error| Error::io("cannot stat", path, error))?;
-    if !metadata.is_file() {
-        return Err(
-            Error::new(Code::LogInvalid, "expected a plain file, found another kind").at(path.display())
-        );
-    }
+    let Some(file) = file else {
+        return Err(Error::new(Code::LogMissing, "expected a log, found no file")
+            .at(path.display())
+            .hint("the measured program was to write it; see stderr.log of the run"));
+    };
     let mut bytes = Vec::new();
     file.take(MAX_LOG_BYTES + 1)
         .read_to_end(&mut bytes)

@@ -1,12 +1,14 @@
 //! Files and bytes, one way to do each: digest, canonical JSON, atomic write, containment.
 
 mod atomic;
+mod beneath;
 mod canonical;
 mod containment;
 mod digest;
 mod yaml;
 
-pub use atomic::{write_atomic, write_copy, write_json};
+pub use atomic::{write_atomic, write_json};
+pub use beneath::{Draft, DraftFolder, EntryKind, RootPath};
 pub use canonical::{compact, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};

@@ -113,7 +113,7 @@ fn tmpfiles(user: &str) -> String {
 d /run/assay-gates-state 0700 root root -
 d /var/lib/assay-gates 0755 root root -
 d /var/lib/assay-gates/spool 0700 root root -
-d /var/lib/assay-gates/proof 0755 {user} - -
+d /var/lib/assay-gates/proof 0755 root root -
 d /var/lib/assay-gates/target 0755 {user} - -
 "
     )

@@ -11,6 +11,7 @@ pub mod cleanup;
 pub mod environment;
 pub mod hostfile;
 pub mod mounts;
+pub mod rights;
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod calls;

@@ -1,13 +1,12 @@
 //! What the measured program prints: kept in a file up to a limit, read to the end beyond it.
 
+use crate::files::RootPath;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
-use std::fs::OpenOptions;
 use std::io::{ErrorKind, PipeReader, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 /// One captured stream.
@@ -38,17 +37,11 @@ impl CapturedStream {
 pub(super) fn capture(
     stream: impl Read + AsFd + Send + 'static,
     stop: PipeReader,
-    path: &Path,
+    path: &RootPath,
     limit: u64,
 ) -> std::io::Result<JoinHandle<CapturedStream>> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o644)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)?;
-    let captured = CapturedStream { path: path.to_owned(), bytes: 0, kept: 0, failure: None };
+    let file = path.create_file().map_err(std::io::Error::other)?;
+    let captured = CapturedStream { path: path.path(), bytes: 0, kept: 0, failure: None };
     let flags = OFlag::from_bits_retain(fcntl(&stream, FcntlArg::F_GETFL)?);
     fcntl(&stream, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     let stream = Stoppable { stream, stop };
@@ -134,7 +127,8 @@ mod tests {
         let (stream, mut kept_open) = std::io::pipe().unwrap();
         let (stop, stopper) = std::io::pipe().unwrap();
         kept_open.write_all(b"before").unwrap();
-        let reader = capture(stream, stop, &home.path().join("log"), 100).unwrap();
+        let log = RootPath::of(&home.path().join("log"), crate::host::rights::Rights::own()).unwrap();
+        let reader = capture(stream, stop, &log, 100).unwrap();
         drop(stopper);
         assert_eq!(reader.join().unwrap().bytes, 6);
         drop(kept_open);

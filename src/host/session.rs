@@ -27,6 +27,7 @@ use super::state::{self, HostLock};
 use super::user::MeasuredUser;
 use super::{BINARY, FIXTURE, LOGS, WORK};
 use crate::error::{Code, Error, Result};
+use crate::files::RootPath;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -175,9 +176,9 @@ pub struct Spec {
     /// This tool's binary: becomes the launcher, and stands at [`BINARY`].
     pub launcher: PathBuf,
     /// File for standard output.
-    pub stdout: PathBuf,
+    pub stdout: RootPath,
     /// File for standard error.
-    pub stderr: PathBuf,
+    pub stderr: RootPath,
     /// Bytes of each stream that are kept.
     pub output_bytes: u64,
 }

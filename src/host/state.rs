@@ -2,11 +2,12 @@
 
 use super::owner::Owner;
 use crate::error::{Code, Error, Result};
+use crate::files::RootPath;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Variable that names another state folder.
@@ -27,6 +28,14 @@ pub fn spool(state: &Path) -> PathBuf {
     if state == Path::new(DEFAULT_STATE) { "/var/lib/assay-gates/spool".into() } else { state.join("spool") }
 }
 
+/// Where the outcome of the last cleanup before a run waits for that run's proof root to take it over.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn cleanup_record() -> Result<RootPath> {
+    Ok(prepare(&folder())?.join("cleanup.json"))
+}
+
 /// Removes what killed runs left in the spool. Only under the lock: there is no other run then.
 pub(super) fn clear_spool(spool: &Path) -> Result<()> {
     for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
@@ -38,30 +47,31 @@ pub(super) fn clear_spool(spool: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes `folder` with mode 0700, or checks that it is a folder of root's that nobody else may write.
+/// Makes `folder` with mode 0700, or checks that it is a folder of root's that nobody else may write; nor may anybody
+/// else write a folder above it.
 ///
 /// # Errors
 /// `CannotMeasure` when it belongs to somebody else; `Io` otherwise.
-pub fn prepare(folder: &Path) -> Result<()> {
-    match std::fs::DirBuilder::new().mode(0o700).recursive(true).create(folder) {
-        Ok(()) => {}
-        Err(error) => return Err(Error::io("cannot make the state folder", folder, error)),
-    }
-    let found = std::fs::symlink_metadata(folder).map_err(|error| Error::io("cannot read", folder, error))?;
-    if !found.is_dir() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o022 != 0 {
+pub fn prepare(folder: &Path) -> Result<RootPath> {
+    let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+        return Err(Error::io(
+            "cannot make the state folder",
+            folder,
+            std::io::ErrorKind::InvalidInput.into(),
+        ));
+    };
+    RootPath::of_root(parent)?.join(name).create_private_folder()?;
+    let held = RootPath::of_root(folder)?;
+    let (uid, mode) = held.owner_and_mode()?;
+    if uid != nix::unistd::geteuid().as_raw() {
         return Err(Error::new(
             Code::CannotMeasure,
-            format!(
-                "expected a folder of uid {} that no other can write, found uid {} and mode {:o}",
-                nix::unistd::geteuid(),
-                found.uid(),
-                found.mode() & 0o7777
-            ),
+            format!("expected a folder of uid {}, found uid {uid} and mode {mode:o}", nix::unistd::geteuid()),
         )
         .at(folder.display())
         .hint(format!("sudo rm -r {}", folder.display())));
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Who holds or held the lock, as `lock` in the state folder says.

@@ -3,16 +3,16 @@
 use super::claims;
 use super::manifest::{self as m, FileRow, GateRow, GateStatus, Manifest, PathTree, Role, Subject};
 use super::provenance::{BuildProvenance, Provenance, inputs};
-use super::root::{ProofRoot, RootFile, claims_to_have_passed, open_regular};
+use super::root::{ProofRoot, RootFile, claims_to_have_passed};
 use super::source::Source;
 use super::statement::{checksums, statement, subjects};
 use super::zip_writer;
 use crate::error::{Code, Error, Result};
-use crate::files::{Sha256Digest, pretty_sorted, sha256};
+use crate::files::{EntryKind, RootPath, Sha256Digest, pretty_sorted, sha256};
+use crate::host::rights::Rights;
 use chrono::{DateTime, SecondsFormat, Utc};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -48,19 +48,34 @@ pub struct ProofPack {
 /// # Errors
 /// `PackRootInvalid`, `PackOutExists`, `PackTooLarge`, `Io`.
 pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenance) -> Result<ProofPack> {
+    if !root.is_dir() {
+        return Err(Error::new(Code::PackRootInvalid, "expected a proof root (a folder), found none")
+            .at(root.display())
+            .hint("assay-gates run --gates all --root DIR"));
+    }
+    let at = |path| RootPath::of(path, Rights::own());
+    let zip = zip.map(at).transpose()?;
+    build_below(&RootPath::open(root, Rights::own())?, &at(out)?, zip.as_ref(), provenance)
+}
+
+/// As [`build`], from and to folders that are held.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_below(
+    root: &RootPath,
+    out: &RootPath,
+    zip: Option<&RootPath>,
+    provenance: &Provenance,
+) -> Result<ProofPack> {
     let state = ProofRoot::read(root)?;
     replaceable(out)?;
-    let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(beside).map_err(|error| Error::io("cannot create the folder", beside, error))?;
-    let work = tempfile::Builder::new()
-        .prefix(".assay-gates-pack-")
-        .tempdir_in(beside)
-        .map_err(|error| Error::io("cannot create a temporary folder in", beside, error))?;
+    let work = out.begin_folder()?;
 
     let (created_at, epoch) = created_at(&state, provenance)?;
     let mut rows = BTreeMap::new();
     for file in &state.files {
-        let row = carry(file, work.path())?;
+        let row = carry(file, &work)?;
         rows.insert(row.path.clone(), row);
     }
     same_object(&state, provenance)?;
@@ -71,7 +86,7 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
                 (m::OBJECT_PATH, object.bytes.as_slice()),
                 (m::BUILD_PROVENANCE_PATH, pretty_sorted(&build)?.as_bytes()),
             ] {
-                rows.insert(path.to_owned(), write(work.path(), path, bytes)?);
+                rows.insert(path.to_owned(), write(&work, path, bytes)?);
             }
             Some((sha256(&object.bytes), object.bytes.len() as u64))
         }
@@ -80,16 +95,13 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
     let gates = state
         .gates
         .iter()
-        .map(|(gate, status)| gate_row(root, work.path(), gate, *status, &rows))
+        .map(|(gate, status)| gate_row(root, &work, gate, *status, &rows))
         .collect::<Result<Vec<_>>>()?;
-    let source = Source::open(work.path()).map_err(|finding| {
+    let source = Source::folder(&work).map_err(|finding| {
         Error::new(Code::Internal, format!("a pack in the making is not readable: {finding}"))
     })?;
     let claims = claims::derive(&source, &gates.iter().map(Into::into).collect::<Vec<_>>());
-    rows.insert(
-        m::CLAIMS_PATH.to_owned(),
-        write(work.path(), m::CLAIMS_PATH, pretty_sorted(&claims)?.as_bytes())?,
-    );
+    rows.insert(m::CLAIMS_PATH.to_owned(), write(&work, m::CLAIMS_PATH, pretty_sorted(&claims)?.as_bytes())?);
 
     let manifest = manifest(&state, provenance, created_at, gates, rows, object_digest)?;
     if manifest.proof_pack.subjects.len() + 1 > SUBJECTS {
@@ -100,25 +112,25 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
                 manifest.proof_pack.subjects.len() + 1
             ),
         )
-        .at(root.display())
+        .at(root.path().display())
         .hint("pack fewer gates at a time"));
     }
     let text = pretty_sorted(&manifest)?;
     let manifest_sha256 = sha256(text.as_bytes());
     let named = subjects(&manifest, manifest_sha256);
     let statement = statement(&manifest, &named, &provenance.event_name, &provenance.runner_environment);
-    write(work.path(), m::MANIFEST_PATH, text.as_bytes())?;
-    write(work.path(), m::CHECKSUMS_PATH, checksums(&named).as_bytes())?;
-    write(work.path(), m::STATEMENT_PATH, pretty_sorted(&statement)?.as_bytes())?;
+    write(&work, m::MANIFEST_PATH, text.as_bytes())?;
+    write(&work, m::CHECKSUMS_PATH, checksums(&named).as_bytes())?;
+    write(&work, m::STATEMENT_PATH, pretty_sorted(&statement)?.as_bytes())?;
 
-    put_in_place(work, out)?;
+    work.put_in_place()?;
     if let Some(zip) = zip {
-        zip_folder(out, zip)?;
+        zip_below(out, zip)?;
     }
     let notes = notes(&state, provenance, &manifest);
     Ok(ProofPack {
-        folder: out.to_owned(),
-        zip: zip.map(Path::to_owned),
+        folder: out.path(),
+        zip: zip.map(RootPath::path),
         manifest,
         manifest_sha256,
         claims,
@@ -131,8 +143,12 @@ pub fn build(root: &Path, out: &Path, zip: Option<&Path>, provenance: &Provenanc
 /// # Errors
 /// `PackInvalid` when the folder holds what a pack can't; `Io`.
 pub fn zip_folder(folder: &Path, zip: &Path) -> Result<()> {
-    let source = Source::open(folder)
-        .map_err(|finding| Error::new(Code::PackInvalid, finding.to_string()).at(folder.display()))?;
+    zip_below(&RootPath::open(folder, Rights::own())?, &RootPath::of(zip, Rights::own())?)
+}
+
+fn zip_below(folder: &RootPath, zip: &RootPath) -> Result<()> {
+    let source = Source::folder(folder)
+        .map_err(|finding| Error::new(Code::PackInvalid, finding.to_string()).at(folder.path().display()))?;
     zip_writer::write(folder, source.members(), zip)
 }
 
@@ -151,24 +167,22 @@ fn same_object(state: &ProofRoot, provenance: &Provenance) -> Result<()> {
     .hint("pack with the binary that measured"))
 }
 
-fn replaceable(out: &Path) -> Result<()> {
-    match std::fs::symlink_metadata(out) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("cannot look at", out, error)),
-        Ok(facts) if facts.is_dir() => {}
-        Ok(_) => return Err(occupied(out, "a file or a link")),
+fn replaceable(out: &RootPath) -> Result<()> {
+    match out.kind()? {
+        None => return Ok(()),
+        Some(EntryKind::Folder) => {}
+        Some(_) => return Err(occupied(&out.path(), "a file or a link")),
     }
-    let empty =
-        std::fs::read_dir(out).map_err(|error| Error::io("cannot list", out, error))?.next().is_none();
     let head = || -> std::io::Result<String> {
         let mut text = String::new();
-        File::open(out.join(m::MANIFEST_PATH))?.take(4 * 1024 * 1024).read_to_string(&mut text)?;
+        let file = out.join(m::MANIFEST_PATH).expect_file().map_err(std::io::Error::other)?;
+        file.take(4 * 1024 * 1024).read_to_string(&mut text)?;
         Ok(text)
     };
-    if empty || head().is_ok_and(|text| text.contains(m::SCHEMA)) {
+    if out.entries()?.is_empty() || head().is_ok_and(|text| text.contains(m::SCHEMA)) {
         Ok(())
     } else {
-        Err(occupied(out, "other files"))
+        Err(occupied(&out.path(), "other files"))
     }
 }
 
@@ -179,20 +193,6 @@ fn occupied(out: &Path, found: &str) -> Error {
     )
     .at(out.display())
     .hint("choose another --out, or remove it")
-}
-
-fn put_in_place(work: tempfile::TempDir, out: &Path) -> Result<()> {
-    let failed = |error| Error::io("cannot put the pack in place", out, error);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(work.path(), std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
-    }
-    match std::fs::remove_dir_all(out) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    std::fs::rename(work.keep(), out).map_err(failed)
 }
 
 /// Start of the invocation, as the manifest writes it and in seconds since 1970.
@@ -217,15 +217,12 @@ fn created_at(state: &ProofRoot, provenance: &Provenance) -> Result<(String, i64
 }
 
 /// Copies one file into the payload and digests it on the way.
-fn carry(file: &RootFile, work: &Path) -> Result<FileRow> {
+fn carry(file: &RootFile, work: &RootPath) -> Result<FileRow> {
     let path = format!("payload/{}", file.path);
-    let place = work.join(&path);
-    let failed = |error| Error::io("cannot copy into the pack", &file.source, error);
-    if let Some(folder) = place.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut from = open_regular(&file.source)?;
-    let mut to = File::create_new(&place).map_err(failed)?;
+    let source = file.source.path();
+    let failed = |error| Error::io("cannot copy into the pack", &source, error);
+    let mut from = file.source.expect_file()?;
+    let mut to = work.join(&path).create_file()?;
     let (mut hasher, mut bytes) = (Sha256::new(), 0);
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -239,27 +236,21 @@ fn carry(file: &RootFile, work: &Path) -> Result<FileRow> {
         to.write_all(&buffer[..count]).map_err(failed)?;
         bytes += count as u64;
     }
-    zip_writer::readable(&to).map_err(failed)?;
     let digest = format!("sha256:{}", hex::encode(hasher.finalize()));
     let sha256 = digest.parse().map_err(|error: String| Error::new(Code::Internal, error))?;
     Ok(FileRow { path, bytes, sha256 })
 }
 
-fn write(work: &Path, path: &str, bytes: &[u8]) -> Result<FileRow> {
+fn write(work: &RootPath, path: &str, bytes: &[u8]) -> Result<FileRow> {
     let place = work.join(path);
-    let failed = |error| Error::io("cannot write", &place, error);
-    if let Some(folder) = place.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
-    }
-    let mut file = File::create(&place).map_err(failed)?;
-    file.write_all(bytes).map_err(failed)?;
-    zip_writer::readable(&file).map_err(failed)?;
+    let mut file = place.create_file()?;
+    file.write_all(bytes).map_err(|error| Error::io("cannot write", &place.path(), error))?;
     Ok(FileRow { path: path.to_owned(), bytes: bytes.len() as u64, sha256: sha256(bytes) })
 }
 
 fn gate_row(
-    root: &Path,
-    work: &Path,
+    root: &RootPath,
+    work: &RootPath,
     gate: &str,
     status: GateStatus,
     rows: &BTreeMap<String, FileRow>,
@@ -275,8 +266,8 @@ fn gate_row(
     let pass_lines = match &gate_log {
         Some(log) => {
             let place = work.join(&log.path);
-            let file = File::open(&place).map_err(|error| Error::io("cannot open", &place, error))?;
-            pass_lines(file).map_err(|error| Error::io("cannot read", &place, error))?
+            pass_lines(place.expect_file()?)
+                .map_err(|error| Error::io("cannot read", &place.path(), error))?
         }
         None => Vec::new(),
     };

@@ -7,12 +7,11 @@ use super::root::ProofRoot;
 use super::source::Source;
 use crate::evidence::contract::{ArchiveManifest, schema};
 use crate::evidence::{CorrelationReport, ObservationHealth, SdkEvent};
-use crate::files::{Sha256Digest, sha256};
+use crate::files::{RootPath, Sha256Digest, sha256};
 use crate::judge::claims::{self as words, ClaimClass};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// Schema id.
 pub const SCHEMA: &str = "assay.gates.claims.v0";
@@ -177,7 +176,7 @@ impl From<&GateRow> for GateArchives {
 ///
 /// # Errors
 /// `PackRootInvalid`, `Io`.
-pub fn of_root(root: &Path) -> crate::error::Result<Claims> {
+pub fn of_root(root: &RootPath) -> crate::error::Result<Claims> {
     let state = ProofRoot::read(root)?;
     let source = Source::of_root(&state.files);
     let gates: Vec<GateArchives> = state

@@ -20,7 +20,7 @@ mod zip_reader;
 mod zip_writer;
 
 pub use attestation::{Attested, verify_attestation};
-pub use build::{ProofPack, build, zip_folder};
+pub use build::{ProofPack, build, build_below, zip_folder};
 pub use finding::Finding;
 pub use manifest::Manifest;
 pub use merge::merge;

@@ -6,8 +6,8 @@
 use super::manifest::{GateStatus, is_archive_name};
 use super::names;
 use crate::error::{Code, Error, Result};
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use crate::files::{EntryKind, RootPath};
+use std::io::Read;
 
 /// Deepest folder below the root.
 const DEPTH: usize = 12;
@@ -19,10 +19,10 @@ const TOP_FILES: [&str; 5] = ["cleanup.json", "doctor.json", "events.jsonl", "ju
 const RUN_RECORD_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// A regular file of the root.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct RootFile {
     /// Where it lies.
-    pub source: PathBuf,
+    pub source: RootPath,
     /// Its path below the root, `/` between parts; the pack has it below `payload/`.
     pub path: String,
 }
@@ -49,25 +49,19 @@ impl ProofRoot {
     ///
     /// # Errors
     /// `PackRootInvalid` names the first entry that can't be carried; `Io`.
-    pub fn read(root: &Path) -> Result<Self> {
-        if !root.is_dir() {
-            return Err(Error::new(Code::PackRootInvalid, "expected a proof root (a folder), found none")
-                .at(root.display())
-                .hint("assay-gates run --gates all --root DIR"));
-        }
+    pub fn read(root: &RootPath) -> Result<Self> {
         let mut walk = Walk { root, files: Vec::new(), left_out: Vec::new() };
         for name in ["gates", "runs"] {
             let folder = root.join(name);
-            match std::fs::symlink_metadata(&folder) {
-                Ok(facts) if facts.is_dir() => walk.folder(&folder, name, 1)?,
-                Ok(_) => return Err(refused(name, "a folder", "something else")),
-                Err(_) => {}
+            match folder.kind()? {
+                Some(EntryKind::Folder) => walk.folder(&folder, name, 1)?,
+                Some(_) => return Err(refused(name, "a folder", "something else")),
+                None => {}
             }
         }
-        for entry in list(root)? {
-            let name = entry.0;
+        for (name, kind) in list(root)? {
             if TOP_FILES.contains(&name.as_str()) {
-                walk.entry(&entry.1, &name, 1)?;
+                walk.entry(&root.join(&name), kind, &name, 1)?;
             } else if name == "claims.json" {
                 walk.left_out.push((name, "derived again from what is packed"));
             } else if name != "gates" && name != "runs" {
@@ -95,42 +89,44 @@ impl ProofRoot {
 }
 
 struct Walk<'a> {
-    root: &'a Path,
+    root: &'a RootPath,
     files: Vec<RootFile>,
     left_out: Vec<(String, &'static str)>,
 }
 
 impl Walk<'_> {
-    fn folder(&mut self, folder: &Path, path: &str, depth: usize) -> Result<()> {
+    fn folder(&mut self, folder: &RootPath, path: &str, depth: usize) -> Result<()> {
         if depth > DEPTH {
             return Err(refused(path, &format!("at most {DEPTH} folders deep"), "deeper"));
         }
-        for (name, place) in list(folder)? {
-            self.entry(&place, &format!("{path}/{name}"), depth)?;
+        for (name, kind) in list(folder)? {
+            self.entry(&folder.join(&name), kind, &format!("{path}/{name}"), depth)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, place: &Path, path: &str, depth: usize) -> Result<()> {
+    fn entry(&mut self, place: &RootPath, kind: EntryKind, path: &str, depth: usize) -> Result<()> {
         names::check(path).map_err(|wrong| refused(path, &wrong.expected, &wrong.found))?;
-        let facts =
-            std::fs::symlink_metadata(place).map_err(|error| Error::io("cannot look at", place, error))?;
-        let kind = facts.file_type();
-        if kind.is_dir() {
-            return self.folder(place, path, depth + 1);
-        }
-        if !kind.is_file() {
-            let found = if kind.is_symlink() { "a symbolic link" } else { "a FIFO, socket or device" };
-            return Err(refused(path, "a regular file or a folder", found));
+        match kind {
+            EntryKind::Folder => return self.folder(place, path, depth + 1),
+            EntryKind::File => {}
+            EntryKind::Link => return Err(refused(path, "a regular file or a folder", "a symbolic link")),
+            EntryKind::Other => {
+                return Err(refused(path, "a regular file or a folder", "a FIFO, socket or device"));
+            }
         }
         if let Some(reason) = left_out(path) {
             self.left_out.push((path.to_owned(), reason));
             return Ok(());
         }
         if self.files.len() == FILES {
-            return Err(refused(path, &format!("at most {FILES} files in {}", self.root.display()), "more"));
+            return Err(refused(
+                path,
+                &format!("at most {FILES} files in {}", self.root.path().display()),
+                "more",
+            ));
         }
-        self.files.push(RootFile { source: place.to_owned(), path: path.to_owned() });
+        self.files.push(RootFile { source: place.clone(), path: path.to_owned() });
         Ok(())
     }
 }
@@ -150,49 +146,20 @@ fn left_out(path: &str) -> Option<&'static str> {
     }
 }
 
-/// Names and places of a folder's entries, sorted.
-fn list(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    let at = |error| Error::io("cannot list", folder, error);
-    let mut entries = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(at)? {
-        let entry = entry.map_err(at)?;
-        let name = entry
-            .file_name()
-            .into_string()
-            .map_err(|name| refused(&name.to_string_lossy(), "a name in UTF-8", "bytes that are not"))?;
-        entries.push((name, entry.path()));
-    }
-    entries.sort();
-    Ok(entries)
+/// Names of a folder's entries and what stands there, sorted.
+fn list(folder: &RootPath) -> Result<Vec<(String, EntryKind)>> {
+    let named = |(name, kind): (std::ffi::OsString, _)| match name.into_string() {
+        Ok(name) => Ok((name, kind)),
+        Err(name) => Err(refused(&name.to_string_lossy(), "a name in UTF-8", "bytes that are not")),
+    };
+    folder.entries()?.into_iter().map(named).collect()
 }
 
-/// Opens a file of the root without following a link and without waiting for a FIFO's writer.
-///
-/// # Errors
-/// `Io`; `PackRootInvalid` when it is no longer a regular file.
-pub(super) fn open_regular(path: &Path) -> Result<File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    }
-    let file = options.open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let facts = file.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
-    if !facts.is_file() {
-        return Err(refused(&path.display().to_string(), "a regular file", "something else"));
-    }
-    Ok(file)
-}
-
-fn gates(root: &Path, record: &RunRecord) -> Result<Vec<(String, GateStatus)>> {
+fn gates(root: &RootPath, record: &RunRecord) -> Result<Vec<(String, GateStatus)>> {
     let mut names = record.gates.clone();
-    if root.join("gates").is_dir() {
-        for (name, place) in list(&root.join("gates"))? {
-            if place.is_dir() && !names.contains(&name) {
-                names.push(name);
-            }
+    for (name, kind) in list(&root.join("gates"))? {
+        if kind == EntryKind::Folder && !names.contains(&name) {
+            names.push(name);
         }
     }
     names
@@ -207,17 +174,11 @@ fn gates(root: &Path, record: &RunRecord) -> Result<Vec<(String, GateStatus)>> {
 }
 
 /// What `status.txt` says; an archive must exist before `passed` is believed.
-fn status(folder: &Path) -> Result<GateStatus> {
-    if !folder.is_dir() {
+fn status(folder: &RootPath) -> Result<GateStatus> {
+    if folder.kind()? != Some(EntryKind::Folder) {
         return Ok(GateStatus::Missing);
     }
-    let file = folder.join("status.txt");
-    let text = match std::fs::symlink_metadata(&file) {
-        Ok(facts) if facts.is_file() && facts.len() <= 64 => {
-            std::fs::read_to_string(&file).map_err(|error| Error::io("cannot read", &file, error))?
-        }
-        Ok(_) | Err(_) => String::new(),
-    };
+    let text = word(folder);
     Ok(match text.trim_end() {
         "passed" if has_archive(folder)? => GateStatus::Passed,
         "failed" => GateStatus::Failed,
@@ -226,9 +187,19 @@ fn status(folder: &Path) -> Result<GateStatus> {
     })
 }
 
-fn has_archive(folder: &Path) -> Result<bool> {
-    for (_, place) in list(folder)? {
-        if place.is_dir() && list(&place)?.iter().any(|(name, _)| is_archive_name(name)) {
+/// What `status.txt` of a gate says; empty when it says nothing that could be a status.
+fn word(folder: &RootPath) -> String {
+    let file = folder.join("status.txt").open_file().ok().flatten();
+    let mut text = String::new();
+    let _nothing_said = file.map(|file| file.take(64).read_to_string(&mut text));
+    text
+}
+
+fn has_archive(folder: &RootPath) -> Result<bool> {
+    for (name, kind) in list(folder)? {
+        if kind == EntryKind::Folder
+            && list(&folder.join(name))?.iter().any(|(name, _)| is_archive_name(name))
+        {
             return Ok(true);
         }
     }
@@ -236,9 +207,8 @@ fn has_archive(folder: &Path) -> Result<bool> {
 }
 
 /// Whether the root says `passed` of a gate that left no archive.
-pub(super) fn claims_to_have_passed(root: &Path, gate: &str) -> bool {
-    std::fs::read_to_string(root.join("gates").join(gate).join("status.txt"))
-        .is_ok_and(|text| text.trim_end() == "passed")
+pub(super) fn claims_to_have_passed(root: &RootPath, gate: &str) -> bool {
+    word(&root.join("gates").join(gate)).trim_end() == "passed"
 }
 
 /// What a pack needs of `run.json`.
@@ -256,16 +226,13 @@ struct RunRecord {
 
 impl RunRecord {
     /// An invocation that was killed before it wrote its record has none; then only folders speak.
-    fn read(path: &Path) -> Result<Self> {
-        match std::fs::symlink_metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(Error::io("cannot look at", path, error)),
-            Ok(facts) if facts.len() > RUN_RECORD_LIMIT => {
-                return Err(refused("run.json", "at most 16 MiB", &format!("{} bytes", facts.len())));
-            }
-            Ok(_) => {}
+    fn read(place: &RootPath) -> Result<Self> {
+        let Some(file) = place.open_file()? else { return Ok(Self::default()) };
+        let path = place.path();
+        let length = file.metadata().map_err(|error| Error::io("cannot look at", &path, error))?.len();
+        if length > RUN_RECORD_LIMIT {
+            return Err(refused("run.json", "at most 16 MiB", &format!("{length} bytes")));
         }
-        let file = open_regular(path)?;
         serde_json::from_reader(std::io::BufReader::new(file)).map_err(|error| {
             Error::new(Code::PackRootInvalid, format!("expected the record of an invocation: {error}"))
                 .at(path.display())

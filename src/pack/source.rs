@@ -2,13 +2,14 @@
 
 use super::finding::Finding;
 use super::names;
-use super::root::{RootFile, open_regular};
+use super::root::RootFile;
 use super::zip_reader::{ENTRIES, ZipReader};
-use crate::files::{Sha256Digest, sha256_reader};
+use crate::files::{EntryKind, RootPath, Sha256Digest, sha256_reader};
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Largest JSON or text file that is read as a whole.
 pub const TEXT_LIMIT: u64 = 16 * 1024 * 1024;
@@ -22,9 +23,9 @@ pub struct Source {
 
 #[derive(Debug)]
 enum Form {
-    Folder(PathBuf),
+    Folder(RootPath),
     /// A proof root's files, by the path that they have in a pack of it.
-    Root(BTreeMap<String, PathBuf>),
+    Root(BTreeMap<String, RootPath>),
     Zip(ZipReader),
 }
 
@@ -34,7 +35,14 @@ impl Source {
     /// # Errors
     /// The first structural thing that is wrong with it.
     pub fn open(path: &Path) -> Result<Self, Finding> {
-        if path.is_dir() { Self::folder(path) } else { Self::zip(path) }
+        if path.is_dir() {
+            let folder = RootPath::open(path, Rights::own()).map_err(|error| {
+                Finding::new("pack_readable", "", "a readable folder", error.message().to_owned())
+            })?;
+            Self::folder(&folder)
+        } else {
+            Self::zip(path)
+        }
     }
 
     /// The files of a proof root, as if they were packed. A file that is gone reads as one that is missing.
@@ -44,7 +52,8 @@ impl Source {
         let mut places = BTreeMap::new();
         for file in files {
             let path = format!("payload/{}", file.path);
-            let bytes = std::fs::symlink_metadata(&file.source).map_or(0, |facts| facts.len());
+            let opened = file.source.open_file().ok().flatten();
+            let bytes = opened.and_then(|file| file.metadata().ok()).map_or(0, |facts| facts.len());
             members.insert(path.clone(), bytes);
             places.insert(path, file.source.clone());
         }
@@ -65,45 +74,53 @@ impl Source {
         Ok(Self { members, form: Form::Zip(zip) })
     }
 
-    fn folder(root: &Path) -> Result<Self, Finding> {
+    /// As [`Source::open`], of a folder that is held.
+    ///
+    /// # Errors
+    /// As [`Source::open`].
+    pub fn folder(root: &RootPath) -> Result<Self, Finding> {
         let mut members = BTreeMap::new();
-        let mut folders = vec![(root.to_owned(), String::new())];
+        let mut folders = vec![(root.clone(), String::new())];
         while let Some((folder, prefix)) = folders.pop() {
-            let unreadable = |error: std::io::Error| {
-                Finding::new("pack_readable", prefix.clone(), "a readable folder", error.to_string())
+            let unreadable = |error: crate::error::Error| {
+                Finding::new("pack_readable", prefix.clone(), "a readable folder", error.message().to_owned())
             };
-            for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
-                let entry = entry.map_err(unreadable)?;
-                let name = entry.file_name();
+            for (name, kind) in folder.entries().map_err(unreadable)? {
                 let name = name.to_str().ok_or_else(|| {
                     Finding::new("pack_name", name.to_string_lossy(), "a name in UTF-8", "other bytes")
                 })?;
                 let path = format!("{prefix}{name}");
                 names::check(&path)
                     .map_err(|wrong| Finding::new("pack_name", wrong.path, wrong.expected, wrong.found))?;
-                let facts = std::fs::symlink_metadata(entry.path()).map_err(unreadable)?;
-                if facts.is_dir() {
-                    folders.push((entry.path(), format!("{path}/")));
-                } else if facts.is_file() {
-                    members.insert(path, facts.len());
-                } else {
-                    let found =
-                        if facts.is_symlink() { "a symbolic link" } else { "a FIFO, socket or device" };
-                    return Err(Finding::new("pack_link", path, "a regular file or a folder", found));
-                }
-                if members.len() as u64 > ENTRIES {
-                    return Err(Finding::new(
-                        "pack_entries",
-                        prefix,
-                        format!("at most {ENTRIES} files"),
-                        "more",
-                    ));
-                }
+                let found = match kind {
+                    EntryKind::Folder => {
+                        folders.push((folder.join(name), format!("{path}/")));
+                        continue;
+                    }
+                    EntryKind::File => {
+                        let file = folder.join(name).open_file().map_err(unreadable)?;
+                        let facts = file.map(|file| file.metadata()).transpose();
+                        let length = facts.ok().flatten().map_or(0, |facts| facts.len());
+                        members.insert(path, length);
+                        if members.len() as u64 > ENTRIES {
+                            return Err(Finding::new(
+                                "pack_entries",
+                                prefix,
+                                format!("at most {ENTRIES} files"),
+                                "more",
+                            ));
+                        }
+                        continue;
+                    }
+                    EntryKind::Link => "a symbolic link",
+                    EntryKind::Other => "a FIFO, socket or device",
+                };
+                return Err(Finding::new("pack_link", path, "a regular file or a folder", found));
             }
         }
         names::refuse_collisions(members.keys().map(String::as_str), std::iter::empty())
             .map_err(|wrong| Finding::new("pack_name_collision", wrong.path, wrong.expected, wrong.found))?;
-        Ok(Self { members, form: Form::Folder(root.to_owned()) })
+        Ok(Self { members, form: Form::Folder(root.clone()) })
     }
 
     /// Every file and its length, sorted by path.
@@ -122,11 +139,12 @@ impl Source {
             return Err(missing("none".to_owned()));
         }
         match &self.form {
-            Form::Folder(root) => match open_regular(&root.join(path)) {
-                Ok(file) => Ok(Box::new(file)),
+            Form::Folder(root) => match root.join(path).open_file() {
+                Ok(Some(file)) => Ok(Box::new(file)),
+                Ok(None) => Err(missing("none".to_owned())),
                 Err(error) => Err(missing(error.to_string())),
             },
-            Form::Root(places) => match places.get(path).map(|place| open_regular(place)) {
+            Form::Root(places) => match places.get(path).map(RootPath::expect_file) {
                 Some(Ok(file)) => Ok(Box::new(file)),
                 Some(Err(error)) => Err(missing(error.to_string())),
                 None => Err(missing("none".to_owned())),

@@ -2,10 +2,11 @@
 
 use super::{ProofRoot, readback};
 use crate::error::{Exit, Result};
-use crate::files::write_json;
+use crate::files::RootPath;
 use crate::gate::Entry;
+use crate::host::rights::Rights;
 use crate::judge::diff::{Baseline, BaselineDiff};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What an invocation does with baselines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ fn file(entry: &Entry) -> PathBuf {
 /// `BaselineInvalid`; what a run's files fail with.
 pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, String)>> {
     let gate = &entry.definition.id;
-    let Some(expected) = Baseline::read(&file(entry), gate)? else {
+    let Some(expected) = Rights::of_caller()?.act(|| Baseline::read(&file(entry), gate))? else {
         let reason = format!(
             "there is no baseline {}: write one with `assay-gates run --gate {gate} --update-baseline`",
             file(entry).display()
@@ -38,7 +39,7 @@ pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, Stri
         return Ok(vec![(Exit::AcceptanceFailed, reason)]);
     };
     let difference: BaselineDiff = expected.compare(&measured(gate, &root.run(gate, 1))?);
-    write_json(&root.gate(gate).join("baseline_diff.json"), &difference)?;
+    root.gate(gate).join("baseline_diff.json").write_json(&difference)?;
     Ok(difference
         .growth()
         .into_iter()
@@ -53,11 +54,12 @@ pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, Stri
 pub(super) fn update(entry: &Entry, root: &ProofRoot) -> Result<PathBuf> {
     let gate = &entry.definition.id;
     let path = file(entry);
-    measured(gate, &root.run(gate, 1))?.write(&path)?;
+    let baseline = measured(gate, &root.run(gate, 1))?;
+    Rights::of_caller()?.act(|| baseline.write(&path))?;
     Ok(path)
 }
 
-fn measured(gate: &str, run: &Path) -> Result<Baseline> {
+fn measured(gate: &str, run: &RootPath) -> Result<Baseline> {
     let (surface, effects) = readback::surface_and_effects(run)?;
     Baseline::of(gate, &surface, &effects)
 }

@@ -3,12 +3,12 @@
 use super::baseline::{self, BaselineUse};
 use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, Run, readback};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
+use crate::files::RootPath;
 use crate::gate::{Definition, Entry, Group};
 use crate::host::WORK;
 use crate::judge::{GateVerdict, RunArtifacts, RunVerdict, accept, compare};
 use crate::report::{Event, Sink};
-use std::path::Path;
 use std::time::Instant;
 
 /// What is asked of one gate.
@@ -43,10 +43,10 @@ pub(super) fn run(
             return Ok(done);
         }
     } else {
-        root.forget(&root.gate(gate))?;
+        root.gate(gate).remove()?;
     }
     if let Some(folder) = reviewer.folder(&entry.definition) {
-        root.forget(&folder)?;
+        folder.remove()?;
     }
     root.begin_gate(gate)?;
     let mut log = Log { root, gate, sink };
@@ -64,7 +64,7 @@ pub(super) fn run(
         } else {
             next.map(|next| (next, root.run(&next.definition.id, 1)))
         };
-        let next = next.as_ref().map(|(entry, out)| (*entry, out.as_path()));
+        let next = next.as_ref().map(|(entry, out)| (*entry, out));
         match one_run(entry, number, keep, next, measure, &mut log)? {
             Ok(run) => {
                 let stop = run.interrupted;
@@ -145,7 +145,7 @@ fn one_run(
     entry: &Entry,
     number: u32,
     keep: bool,
-    next: Option<(&Entry, &Path)>,
+    next: Option<(&Entry, &RootPath)>,
     measure: &mut dyn Measure,
     log: &mut Log,
 ) -> Result<Result<RunVerdict, Failure>> {
@@ -156,9 +156,8 @@ fn one_run(
         log.line(&format!("run {number}: kept from an earlier invocation"))?;
         return Ok(Ok(done));
     }
-    root.forget(&out)?;
-    std::fs::create_dir_all(&out)
-        .map_err(|error| Error::io("cannot create the folder of a run", &out, error))?;
+    out.remove()?;
+    out.create_folder()?;
     log.event(Event::RunStarted { gate: gate.clone(), run: number });
     let measured = match measure.measure(entry, Run { number, out: &out, next }) {
         Ok(measured) => measured,
@@ -185,18 +184,16 @@ fn judge_run(
     entry: &Entry,
     number: u32,
     root: &ProofRoot,
-    out: &Path,
+    out: &RootPath,
     measured: &super::Measured,
 ) -> RunVerdict {
     let gate = &entry.definition;
     let summary = &measured.summary;
     let mut reasons = summary.proof.reasons.clone();
     let (archive, kernel_events, assertions) = match readback::run_evidence(out) {
-        Ok((evidence, archive)) => (
-            Some(archive.relative_to(root.path())),
-            evidence.kernel.len() as u64,
-            accept(gate, &evidence, WORK),
-        ),
+        Ok((evidence, archive)) => {
+            (Some(archive.below(root.folder())), evidence.kernel.len() as u64, accept(gate, &evidence, WORK))
+        }
         Err(error) => {
             reasons.push(
                 measured.without_archive.as_ref().map_or_else(|| error.to_string(), |f| f.text.clone()),
@@ -223,7 +220,7 @@ fn judge_run(
     }
 }
 
-fn log_run(entry: &Entry, run: &RunVerdict, out: &Path, log: &mut Log) -> Result<()> {
+fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Result<()> {
     let gate = &entry.definition.id;
     log.line(&format!(
         "run {}: effects={} kernel_events={} lost={} complete={} exit={} elapsed_ms={}",
@@ -268,8 +265,8 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &Path, log: &mut Log) -> Result
 }
 
 /// The last 4 KiB of a file, as text; empty when there is none.
-fn tail(file: &Path) -> String {
-    let bytes = std::fs::read(file).unwrap_or_default();
+fn tail(file: &RootPath) -> String {
+    let bytes = file.read().ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned()
 }
 

@@ -4,6 +4,7 @@ use super::{Failure, Measure, Measured, Run};
 use crate::capture::Loaded;
 use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
+use crate::files::RootPath;
 use crate::gate::dependencies::{self, Interpreter};
 use crate::gate::{Definition, Entry, Presence, Selection};
 use crate::host::doctor::{Options, Report, preflight};
@@ -100,7 +101,7 @@ impl Fit {
         &self,
         gate: &Entry,
         interpreters: &BTreeMap<String, Interpreter>,
-        out: &Path,
+        out: &RootPath,
     ) -> Result<Measurement> {
         let definition = &gate.definition;
         let argv = dependencies::expand(&definition.command, interpreters, Path::new(FIXTURE))?;
@@ -128,16 +129,16 @@ impl Fit {
             sdk_log: log(definition.layers.sdk),
             decision_log: log(definition.layers.policy),
             archive: out.join(&definition.archive),
-            details: Some(out.to_path_buf()),
+            details: Some(out.clone()),
             extract: Some(out.join("extract")),
-            output: out.to_path_buf(),
+            output: out.clone(),
             binary: crate::host::session::own_binary(),
         })
     }
 }
 
 impl<'host> KernelMeasure<'host> {
-    fn prepare(&mut self, gate: &Entry, out: &Path) -> Result<Prepared<'host>> {
+    fn prepare(&mut self, gate: &Entry, out: &RootPath) -> Result<Prepared<'host>> {
         let id = &gate.definition.id;
         // Once a gate, not once a run: reading what a lockfile names takes as long as a small fixture.
         let interpreters = match self.ready.remove(id) {
@@ -154,7 +155,7 @@ impl Measure for KernelMeasure<'_> {
     fn measure(&mut self, gate: &Entry, run: Run<'_>) -> Result<Measured> {
         let definition = &gate.definition;
         // One that was made ready for what didn't come to pass is cleared away before anything is measured.
-        let prepared = match self.ahead.take().filter(|ahead| ahead.output() == run.out) {
+        let prepared = match self.ahead.take().filter(|ahead| ahead.output().path() == run.out.path()) {
             Some(ahead) => ahead,
             None => self.prepare(gate, run.out)?,
         };

@@ -16,15 +16,15 @@ pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{Fit, KernelMeasure, Wanted};
 pub use readback::run_evidence;
-pub use root::{HostFacts, ProofRoot, RunRecord};
+pub use root::{HostFacts, ProofRoot, ROOTS, RunRecord};
 pub use source::{Source, WorkflowRun};
 
 use crate::error::{Code, Error, Exit, Result};
+use crate::files::RootPath;
 use crate::gate::{Catalog, Entry, Group, Selection};
 use crate::judge::GateVerdict;
 use crate::pack::claims::Claims;
 use crate::report::{Event, Sink};
-use std::path::Path;
 use std::time::Instant;
 
 /// Whoever measures one run of a gate into a folder; the kernel in earnest, values in tests of the order of things.
@@ -42,10 +42,10 @@ pub struct Run<'a> {
     /// From 1.
     pub number: u32,
     /// Its folder, which exists and is empty.
-    pub out: &'a Path,
+    pub out: &'a RootPath,
     /// The gate and the folder of the run that comes after it unless something fails: what that one needs may be made
     /// ready once nothing of this one is alive.
-    pub next: Option<(&'a Entry, &'a Path)>,
+    pub next: Option<(&'a Entry, &'a RootPath)>,
 }
 
 /// One run that was measured.
@@ -165,7 +165,7 @@ pub fn run(
         record.gates.iter().filter_map(|gate| root.verdict(gate).transpose()).collect::<Result<_>>()?;
     record.exit = Some(Exit::worst(whole.iter().map(exit_of).chain([exit])).code());
     root.write_record(&record)?;
-    let claims = crate::pack::claims::of_root(root.path())?;
+    let claims = crate::pack::claims::of_root(root.folder())?;
     root.write_claims(&claims)?;
     sink.event(&Event::SessionFinished {
         exit: exit.code(),

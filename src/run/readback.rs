@@ -1,16 +1,17 @@
 //! What a run left on disk, read back and verified: judging looks at nothing else.
 
 use crate::error::{Code, Error, Result};
+use crate::evidence::archive::read_bounded_from;
 use crate::evidence::{Archive, CapabilitySurface, ToolEffects, effects};
-use crate::files::{Sha256Digest, sha256};
+use crate::files::{RootPath, Sha256Digest, sha256};
 use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence, scenario};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::io::BufReader;
 
 /// The archive that was found in a run's folder.
 #[derive(Clone, Debug)]
 pub struct Found {
-    path: PathBuf,
+    path: RootPath,
     sha256: String,
     bytes: u64,
 }
@@ -18,8 +19,9 @@ pub struct Found {
 impl Found {
     /// As a verdict names it.
     #[must_use]
-    pub fn relative_to(&self, root: &Path) -> ArchiveRef {
-        let path = self.path.strip_prefix(root).unwrap_or(&self.path);
+    pub fn below(&self, root: &RootPath) -> ArchiveRef {
+        let (path, root) = (self.path.path(), root.path());
+        let path = path.strip_prefix(root).unwrap_or(&path);
         ArchiveRef { path: path.display().to_string(), sha256: self.sha256.clone(), bytes: self.bytes }
     }
 }
@@ -28,11 +30,12 @@ impl Found {
 ///
 /// # Errors
 /// `RunIncomplete` when a file is missing; what the verifier of archives says when one is wrong.
-pub fn run_evidence(out: &Path) -> Result<(RunEvidence, Found)> {
+pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
     let (archive, found) = archive(out)?;
     let calls: ToolEffects = json(&out.join("tool_effects.json"))?;
     let mut touched = std::collections::BTreeSet::new();
-    for effect in effects::read(&out.join("effects.ndjson"))? {
+    let recorded = out.join("effects.ndjson");
+    for effect in effects::read_from(BufReader::new(recorded.expect_file()?), &recorded.path(), None) {
         let effect = effect?;
         touched.extend([effect.path, effect.target].into_iter().flatten().map(|path| path.value));
     }
@@ -80,7 +83,7 @@ impl Reviewed {
 ///
 /// # Errors
 /// As [`run_evidence`].
-pub(super) fn reviewed(out: &Path) -> Result<Reviewed> {
+pub(super) fn reviewed(out: &RootPath) -> Result<Reviewed> {
     let (archive, _) = archive(out)?;
     let names = ["capability-surface.json", "correlation-report.json", "observation-health.json"];
     let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
@@ -91,7 +94,7 @@ pub(super) fn reviewed(out: &Path) -> Result<Reviewed> {
 ///
 /// # Errors
 /// As [`run_evidence`].
-pub(super) fn surface_and_effects(out: &Path) -> Result<(CapabilitySurface, ToolEffects)> {
+pub(super) fn surface_and_effects(out: &RootPath) -> Result<(CapabilitySurface, ToolEffects)> {
     let (archive, _) = archive(out)?;
     Ok((archive.content.surface, json(&out.join("tool_effects.json"))?))
 }
@@ -100,7 +103,7 @@ pub(super) fn surface_and_effects(out: &Path) -> Result<(CapabilitySurface, Tool
 ///
 /// # Errors
 /// As [`run_evidence`].
-pub fn run_artifacts(out: &Path) -> Result<RunArtifacts> {
+pub fn run_artifacts(out: &RootPath) -> Result<RunArtifacts> {
     let (archive, _) = archive(out)?;
     artifacts_of(&archive, json(&out.join("kernel_set.json"))?)
 }
@@ -120,30 +123,29 @@ pub fn artifacts_of(archive: &Archive, kernel_set: Value) -> Result<RunArtifacts
     })
 }
 
-fn archive(out: &Path) -> Result<(Archive, Found)> {
+fn archive(out: &RootPath) -> Result<(Archive, Found)> {
     let missing = || {
-        Error::new(Code::RunIncomplete, "expected one archive runner-*.tar.gz, found none").at(out.display())
+        Error::new(Code::RunIncomplete, "expected one archive runner-*.tar.gz, found none")
+            .at(out.path().display())
     };
-    let path = std::fs::read_dir(out)
+    let name = out
+        .entries()
         .map_err(|_| missing())?
-        .filter_map(std::result::Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("runner-") && name.ends_with(".tar.gz")
-        })
+        .into_iter()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .find(|name| name.starts_with("runner-") && name.ends_with(".tar.gz"))
         .ok_or_else(missing)?;
-    let (sha256, bytes) = crate::files::sha256_file(&path)?;
-    let archive = Archive::open(&path)?;
-    Ok((archive, Found { path, sha256: sha256.to_string(), bytes }))
+    let path = out.join(name);
+    let bytes = read_bounded_from(path.expect_file()?, &path.path())?;
+    let archive = Archive::named(&bytes, &path.path())?;
+    Ok((archive, Found { path, sha256: sha256(&bytes).to_string(), bytes: bytes.len() as u64 }))
 }
 
-fn json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T> {
-    let text = std::fs::read(file).map_err(|error| Error::io("cannot read", file, error))?;
-    serde_json::from_slice(&text).map_err(|error| {
+fn json<T: serde::de::DeserializeOwned>(file: &RootPath) -> Result<T> {
+    serde_json::from_slice(&file.expect()?).map_err(|error| {
         Error::new(Code::RunIncomplete, format!("not what a run writes: {error}")).at(format!(
             "{}:{}:{}",
-            file.display(),
+            file.path().display(),
             error.line(),
             error.column()
         ))

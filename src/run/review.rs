@@ -2,12 +2,11 @@
 
 use super::readback::{self, Reviewed};
 use super::{BaselineUse, ProofRoot, RunRecord};
-use crate::error::{Error, Result};
-use crate::files::write_atomic;
+use crate::error::Result;
+use crate::files::RootPath;
 use crate::gate::{Catalog, Definition, Entry};
 use crate::judge::GateVerdict;
 use crate::judge::scenario::{self, Input, Invocation, Measured, Review};
-use std::path::PathBuf;
 
 /// What reviews of one invocation share.
 #[derive(Clone, Copy, Debug)]
@@ -20,8 +19,8 @@ pub(super) struct Reviewer<'a> {
 
 impl Reviewer<'_> {
     /// The review folder of a gate; `None` when it has no scenario.
-    pub fn folder(&self, gate: &Definition) -> Option<PathBuf> {
-        scenario::folder(gate).map(|name| self.root.path().join("runs").join(name))
+    pub fn folder(&self, gate: &Definition) -> Option<RootPath> {
+        scenario::folder(gate).map(|name| self.root.folder().join("runs").join(name))
     }
 
     /// Reviews a gate that was concluded, and writes its rows; `None` when it has no scenario.
@@ -57,7 +56,7 @@ impl Reviewer<'_> {
         })?;
         if let Some(review) = &review {
             for (name, text) in &review.files {
-                write_atomic(&folder.join(name), text.as_bytes())?;
+                folder.join(name).write(text.as_bytes())?;
             }
         }
         Ok(review)
@@ -97,12 +96,7 @@ impl<'a> Loaded<'a> {
             .map(|run| readback::reviewed(&root.run(&gate.id, run.run)))
             .collect::<Result<Vec<_>>>()?;
         let log = root.gate(&gate.id).join("gate.log");
-        let text = match std::fs::read_to_string(&log) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("cannot read", &log, error));
-            }
-            text => text.unwrap_or_default(),
-        };
+        let text = String::from_utf8_lossy(&log.read()?.unwrap_or_default()).into_owned();
         let pass_lines = text.lines().filter(|line| line.starts_with("PASS:")).map(str::to_owned).collect();
         Ok(Self { gate, verdict, runs, pass_lines })
     }

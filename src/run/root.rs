@@ -2,15 +2,22 @@
 //!
 //! Every result is written before the next step starts, so that an interrupted invocation can be continued
 //! and a pack can be built from whatever there is.
+//!
+//! Root makes it, and whoever called may read it and change nothing in it: between a measurement and its pack nobody
+//! touches the evidence.
 
 use super::Source;
 use crate::error::{Code, Error, Result};
-use crate::files::{write_atomic, write_json};
+use crate::files::RootPath;
+use crate::host::rights::Rights;
 use crate::judge::{GateVerdict, RunVerdict};
 use crate::pack::claims::Claims;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+/// The folder of the proof roots. It is root's: whoever starts measured runs through sudo has no other.
+pub const ROOTS: &str = "/var/lib/assay-gates/proof";
 
 /// `run.json` (`assay.gates.run.v0`): the invocation's own record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,58 +85,77 @@ impl HostFacts {
 /// The folder.
 #[derive(Clone, Debug)]
 pub struct ProofRoot {
-    path: PathBuf,
+    folder: RootPath,
 }
 
 impl ProofRoot {
-    /// Opens or creates it. Only its owner may read it: it holds the output of what was measured.
+    /// Opens or creates the proof root at `path`: mode 0755, so that whoever called can read and pack it.
+    ///
+    /// For the user who called sudo it stands in [`ROOTS`], under a plain name; root itself may name any folder of its own.
     ///
     /// # Errors
-    /// `Io`; `RootTaken` when the folder has other content than a proof root's.
+    /// `Io`; `RootTaken` when the folder has other content than a proof root's, belongs to somebody else, or is no place
+    /// for a root of this caller.
     pub fn open(path: &Path) -> Result<Self> {
-        let at = |error| Error::io("cannot create the proof root", path, error);
-        std::fs::create_dir_all(path).map_err(at)?;
-        let path = path.canonicalize().map_err(at)?;
-        let root = Self { path };
-        let foreign =
-            std::fs::read_dir(&root.path).map_err(at)?.filter_map(std::result::Result::ok).find(|entry| {
-                let name = entry.file_name();
-                !KNOWN.iter().any(|known| name == *known)
-            });
-        if let Some(entry) = foreign.filter(|_| !root.path.join("run.json").exists()) {
-            return Err(Error::new(
-                Code::RootTaken,
-                format!(
-                    "expected an empty folder or a proof root, found `{}`",
-                    entry.file_name().to_string_lossy()
-                ),
-            )
-            .at(root.path.display())
-            .hint("name another folder with --root"));
-        }
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&root.path, std::fs::Permissions::from_mode(0o700)).map_err(at)?;
+        let place =
+            if Rights::of_caller()?.is_own() { RootPath::of(path, Rights::own())? } else { of_caller(path)? };
+        place.create_folder()?;
+        let root = Self { folder: place.hold()? };
+        root.check_owner()?;
+        let known = |name: &std::ffi::OsStr| KNOWN.iter().any(|known| name == *known);
+        let foreign = root.folder.entries()?.into_iter().find(|(name, _)| !known(name));
+        if let Some((name, _)) = foreign.filter(|_| root.record().is_ok_and(|record| record.is_none())) {
+            return Err(root.taken(
+                format!("expected an empty folder or a proof root, found `{}`", name.to_string_lossy()),
+                "name another folder with --root",
+            ));
         }
         Ok(root)
     }
 
+    /// Whoever else could write here could change evidence after it was judged.
+    fn check_owner(&self) -> Result<()> {
+        #[cfg(unix)]
+        {
+            let own = nix::unistd::geteuid().as_raw();
+            let (uid, mode) = self.folder.owner_and_mode()?;
+            if uid != own || mode & 0o022 != 0 {
+                return Err(self.taken(
+                    format!(
+                        "expected a folder of uid {own} that nobody else can change, found uid {uid} and mode {mode:o}"
+                    ),
+                    "name a folder that is not there yet with --root: it is made",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn taken(&self, message: String, hint: &str) -> Error {
+        Error::new(Code::RootTaken, message).at(self.folder.path().display()).hint(hint.to_owned())
+    }
+
     /// The folder.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn folder(&self) -> &RootPath {
+        &self.folder
+    }
+
+    /// Where it is, for messages and for whoever reads it.
+    #[must_use]
+    pub fn path(&self) -> std::path::PathBuf {
+        self.folder.path()
     }
 
     /// `gates/<gate>`.
     #[must_use]
-    pub fn gate(&self, gate: &str) -> PathBuf {
-        self.path.join("gates").join(gate)
+    pub fn gate(&self, gate: &str) -> RootPath {
+        self.folder.join("gates").join(gate)
     }
 
     /// `gates/<gate>/run-N`.
     #[must_use]
-    pub fn run(&self, gate: &str, run: u32) -> PathBuf {
+    pub fn run(&self, gate: &str, run: u32) -> RootPath {
         self.gate(gate).join(format!("run-{run}"))
     }
 
@@ -138,7 +164,7 @@ impl ProofRoot {
     /// # Errors
     /// `Io`; `RootBroken` when it is not what was written.
     pub fn record(&self) -> Result<Option<RunRecord>> {
-        read(&self.path.join("run.json"))
+        read(&self.folder.join("run.json"))
     }
 
     /// Writes `run.json`.
@@ -146,7 +172,7 @@ impl ProofRoot {
     /// # Errors
     /// `Io`.
     pub fn write_record(&self, record: &RunRecord) -> Result<()> {
-        write_json(&self.path.join("run.json"), record)
+        self.folder.join("run.json").write_json(record)
     }
 
     /// Writes `claims.json`.
@@ -154,7 +180,7 @@ impl ProofRoot {
     /// # Errors
     /// `Io`.
     pub fn write_claims(&self, claims: &Claims) -> Result<()> {
-        write_json(&self.path.join("claims.json"), claims)
+        self.folder.join("claims.json").write_json(claims)
     }
 
     /// The verdict on a gate, if it was concluded.
@@ -178,7 +204,7 @@ impl ProofRoot {
     /// # Errors
     /// `Io`.
     pub fn write_result(&self, gate: &str, result: &RunVerdict) -> Result<()> {
-        write_json(&self.run(gate, result.run).join("result.json"), result)
+        self.run(gate, result.run).join("result.json").write_json(result)
     }
 
     /// Writes `verdict.json`, then `status.txt`.
@@ -187,8 +213,8 @@ impl ProofRoot {
     /// `Io`.
     pub fn write_verdict(&self, verdict: &GateVerdict) -> Result<()> {
         let folder = self.gate(&verdict.gate);
-        write_json(&folder.join("verdict.json"), verdict)?;
-        write_atomic(&folder.join("status.txt"), format!("{}\n", verdict.status.word()).as_bytes())
+        folder.join("verdict.json").write_json(verdict)?;
+        folder.join("status.txt").write(format!("{}\n", verdict.status.word()).as_bytes())
     }
 
     /// Marks a gate as begun: a killed invocation leaves it `incomplete`.
@@ -196,32 +222,14 @@ impl ProofRoot {
     /// # Errors
     /// `Io`.
     pub fn begin_gate(&self, gate: &str) -> Result<()> {
-        write_atomic(&self.gate(gate).join("status.txt"), b"incomplete\n")
-    }
-
-    /// Removes what an earlier invocation left of a gate.
-    ///
-    /// # Errors
-    /// `Io`.
-    pub fn forget(&self, folder: &Path) -> Result<()> {
-        match std::fs::remove_dir_all(folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::io("cannot remove an earlier result", folder, error))
-            }
-            _ => Ok(()),
-        }
+        self.gate(gate).join("status.txt").write(b"incomplete\n")
     }
 
     /// Appends one line to a file of the root; `\n` and control characters in `line` are escaped.
     ///
     /// # Errors
     /// `Io`.
-    pub fn append(&self, file: &Path, line: &str) -> Result<()> {
-        let at = |error| Error::io("cannot append", file, error);
-        if let Some(folder) = file.parent() {
-            std::fs::create_dir_all(folder).map_err(at)?;
-        }
-        let mut log = std::fs::OpenOptions::new().create(true).append(true).open(file).map_err(at)?;
+    pub fn append(&self, file: &RootPath, line: &str) -> Result<()> {
         let line: String = line
             .chars()
             .flat_map(|c| {
@@ -230,7 +238,26 @@ impl ProofRoot {
                     .collect::<Vec<_>>()
             })
             .collect();
-        log.write_all(format!("{line}\n").as_bytes()).map_err(at)
+        file.append()?
+            .write_all(format!("{line}\n").as_bytes())
+            .map_err(|error| Error::io("cannot append", &file.path(), error))
+    }
+}
+
+/// The place of a root that the user who called sudo named: right below [`ROOTS`], which is root's.
+fn of_caller(path: &Path) -> Result<RootPath> {
+    let name = path.strip_prefix(ROOTS).ok().and_then(Path::to_str);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match name.filter(|name| name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(plain))
+    {
+        #[cfg(target_os = "linux")]
+        Some(name) => Ok(RootPath::of_root(Path::new(ROOTS))?.join(name)),
+        _ => Err(Error::new(
+            Code::RootTaken,
+            format!("expected a name of letters, digits, ., _ and - below {ROOTS}, found another place"),
+        )
+        .at(path.display())
+        .hint("leave --root out; only root itself writes anywhere else")),
     }
 }
 
@@ -249,14 +276,11 @@ const KNOWN: [&str; 11] = [
     "pack.zip",
 ];
 
-fn read<T: serde::de::DeserializeOwned>(file: &Path) -> Result<Option<T>> {
-    match std::fs::read(file) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", file, error)),
-        Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(Code::RootBroken, format!("not what this tool writes: {error}"))
-                .at(format!("{}:{}:{}", file.display(), error.line(), error.column()))
-                .hint("start over with another --root, or without --resume")
-        }),
-    }
+fn read<T: serde::de::DeserializeOwned>(file: &RootPath) -> Result<Option<T>> {
+    let Some(bytes) = file.read()? else { return Ok(None) };
+    serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+        Error::new(Code::RootBroken, format!("not what this tool writes: {error}"))
+            .at(format!("{}:{}:{}", file.path().display(), error.line(), error.column()))
+            .hint("start over with another --root, or without --resume")
+    })
 }

@@ -83,11 +83,11 @@ const CREATE: u64 = 0o1101;
 impl Measure for Script {
     fn measure(&mut self, gate: &Entry, Run { number: run, out, next }: Run<'_>) -> Result<Measured> {
         self.announced.push(next.map(|(gate, out)| {
-            format!("{}#{}", gate.definition.id, out.display().to_string().rsplit('-').next().unwrap())
+            format!("{}#{}", gate.definition.id, out.path().display().to_string().rsplit('-').next().unwrap())
         }));
         let id = gate.definition.id.clone();
         self.measured.push(format!("{id}#{run}"));
-        assert_eq!(std::fs::read_dir(out).unwrap().count(), 0, "a run starts in an empty folder");
+        assert_eq!(out.entries().unwrap().len(), 0, "a run starts in an empty folder");
         let change =
             self.changes.iter().find(|(g, r, _)| *g == id && *r == run).map(|(_, _, change)| *change);
         if matches!(change, Some(Change::CannotMeasure)) {
@@ -142,7 +142,7 @@ impl Measure for Script {
         };
         let outputs = Outputs {
             archive: out.join(&gate.definition.archive),
-            details: Some(out.to_path_buf()),
+            details: Some(out.clone()),
             extract: Some(out.join("extract")),
         };
         let written =

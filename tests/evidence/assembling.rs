@@ -19,7 +19,7 @@ fn a_run_leaves_an_archive_its_extract_and_its_details() {
     let folder = tempfile::tempdir().unwrap();
     let written = assembled(folder.path(), &summary(), effects(), &logs()).unwrap();
     assert_eq!((written.effects, written.kernel_events, written.filtered), (8, 5, 1));
-    let archive = Archive::open(&outputs(folder.path()).archive).unwrap();
+    let archive = Archive::open(&outputs(folder.path()).archive.path()).unwrap();
     assert_eq!(archive.sha256, written.sha256);
     assert_eq!((archive.kernel.len(), archive.policy.len(), archive.sdk.len()), (5, 1, 3));
     assert_eq!(archive.started.env_keys, ["ASSAY_RUNNER_RUN_ID", "ASSAY_RUNNER_SDK_EVENT_LOG"]);
@@ -195,7 +195,7 @@ fn a_refusal_keeps_the_effects_and_writes_no_archive() {
     let many: Vec<Effect> = (0..10_001).map(|seq| open(seq, "/w/x", 0, 3)).collect();
     let error = assembled(folder.path(), &summary(), many, &Logs::default()).unwrap_err();
     assert_eq!(error.code(), Code::BudgetExceeded);
-    assert!(!outputs(folder.path()).archive.exists());
+    assert!(!outputs(folder.path()).archive.path().exists());
     assert!(!folder.path().join("extract").exists());
     let effects = effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
     assert_eq!(effects.filter(Result::is_ok).count(), 10_001);
@@ -210,7 +210,7 @@ fn too_many_bytes_of_kernel_events_are_a_named_refusal() {
     let error = assembled(folder.path(), &summary(), many, &Logs::default()).unwrap_err();
     assert_eq!(error.code(), Code::BudgetExceeded);
     assert!(error.message().contains("bytes of kernel events"), "{error}");
-    assert!(!outputs(folder.path()).archive.exists());
+    assert!(!outputs(folder.path()).archive.path().exists());
 }
 
 #[test]
@@ -246,7 +246,7 @@ fn no_secret_reaches_any_file() {
     let lines = || effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
     assert_eq!(KernelSet::of_effects(RUN, work, lines()).unwrap(), written.kernel_set);
     let calls: ToolEffects = serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
-    let archive = Archive::open(&outputs(folder.path()).archive).unwrap();
+    let archive = Archive::open(&outputs(folder.path()).archive.path()).unwrap();
     assert_eq!(calls.rederived(work, lines(), &archive.policy).unwrap(), calls);
     assert_eq!(assay_gates::evidence::kernel::normalise(RUN, work, lines()).unwrap().events, archive.kernel);
     for path in assay_gates::evidence::archive::member::ALL {

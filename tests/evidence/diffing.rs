@@ -27,7 +27,7 @@ fn run(folder: &Path, inside: Vec<Effect>, logs: &Logs, windows: Vec<CallWindow>
         ..effect
     }));
     assembled(folder, &summary, all, logs).unwrap();
-    Evidence::open(&outputs(folder).archive, None).unwrap()
+    Evidence::open(&outputs(folder).archive.path(), None).unwrap()
 }
 
 fn one_call() -> Vec<CallWindow> {
@@ -643,7 +643,7 @@ thread_local! {
 fn an_archive_in_memory_and_its_effects_make_a_side() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), vec![], &logs(), one_call());
-    let archive = Archive::open(&outputs(folder.path()).archive).unwrap();
+    let archive = Archive::open(&outputs(folder.path()).archive.path()).unwrap();
     let effects = std::fs::read(folder.path().join("tool_effects.json")).unwrap();
     let evidence = Evidence::of_archive(&archive, Some(&effects), Path::new("pack.zip")).unwrap();
     let expected: ToolEffects = serde_json::from_slice(&effects).unwrap();

@@ -8,6 +8,8 @@ use assay_gates::error::Result;
 use assay_gates::evidence::{
     Logs, Outputs, PolicyEvent, RedactionKey, RunFacts, SdkEvent, Written, assemble,
 };
+use assay_gates::files::RootPath;
+use assay_gates::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -158,9 +160,10 @@ pub fn logs() -> Logs {
 }
 
 pub fn outputs(folder: &Path) -> Outputs {
+    let folder = RootPath::create(folder, Rights::own()).unwrap();
     Outputs {
         archive: folder.join("runner-kernel-only.tar.gz"),
-        details: Some(folder.to_owned()),
+        details: Some(folder.clone()),
         extract: Some(folder.join("extract")),
     }
 }

@@ -4,7 +4,8 @@ use crate::fixtures::RUN;
 use assay_gates::error::{Code, Error};
 use assay_gates::evidence::Logs;
 use assay_gates::evidence::logs::{MAX_LINE_BYTES, MAX_LOG_BYTES};
-use std::path::Path;
+use assay_gates::files::RootPath;
+use assay_gates::host::rights::Rights;
 
 const DECISION: &str = r#"{"specversion":"1.0","id":"evt_decision_1","type":"assay.tool.decision","source":"assay://runner-spike/run_fixture","time":"2026-01-01T00:00:00.000000000+00:00","data":{"tool":"read_file","decision":"allow","reason_code":"E_TOOL_UNCONSTRAINED","tool_call_id":"tc_1","request_id":1}}"#;
 
@@ -14,18 +15,22 @@ fn sdk(seq: u64, event_type: &str, rest: &str) -> String {
     )
 }
 
+fn held(folder: &tempfile::TempDir) -> RootPath {
+    RootPath::open(folder.path(), Rights::own()).unwrap()
+}
+
 fn policy_log(text: impl AsRef<[u8]>) -> Result<Logs, Error> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("decisions.ndjson");
     std::fs::write(&file, text).unwrap();
-    Logs::ingest(RUN, None, Some(&file))
+    Logs::ingest(RUN, None, Some(&held(&folder).join("decisions.ndjson")))
 }
 
 fn sdk_log(text: impl AsRef<[u8]>) -> Result<Logs, Error> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sdk.ndjson");
     std::fs::write(&file, text).unwrap();
-    Logs::ingest(RUN, Some(&file), None)
+    Logs::ingest(RUN, Some(&held(&folder).join("sdk.ndjson")), None)
 }
 
 #[test]
@@ -93,7 +98,8 @@ fn each_broken_sdk_line_is_refused_with_its_place() {
 fn a_log_that_was_asked_for_must_exist_and_say_something() {
     assert_eq!(policy_log("\n \n").unwrap_err().code(), Code::LogMissing);
     assert_eq!(sdk_log("").unwrap_err().code(), Code::LogMissing);
-    let error = Logs::ingest(RUN, Some(Path::new("/nonexistent/sdk")), None).unwrap_err();
+    let folder = tempfile::tempdir().unwrap();
+    let error = Logs::ingest(RUN, Some(&held(&folder).join("no/sdk")), None).unwrap_err();
     assert_eq!(error.code(), Code::LogMissing);
     assert_eq!(Logs::ingest(RUN, None, None).unwrap(), Logs::default());
 }
@@ -127,7 +133,8 @@ fn a_link_a_fifo_and_a_folder_in_the_logs_place_are_refused_at_once() {
     std::os::unix::fs::symlink(&real, &link).unwrap();
     let fifo = folder.path().join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    for place in [&link, &fifo, &folder.path().to_owned()] {
-        assert_eq!(Logs::ingest(RUN, None, Some(place)).unwrap_err().code(), Code::LogInvalid, "{place:?}");
+    for name in ["link", "fifo", ""] {
+        let error = Logs::ingest(RUN, None, Some(&held(&folder).join(name))).unwrap_err();
+        assert_eq!(error.code(), Code::LogInvalid, "{name}");
     }
 }

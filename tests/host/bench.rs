@@ -1,7 +1,9 @@
 //! One measured run of a shell script, without a capture, in a state folder of its own.
 
+use assay_gates::files::RootPath;
 use assay_gates::host::environment;
 use assay_gates::host::launch::Network;
+use assay_gates::host::rights::Rights;
 use assay_gates::host::session::{Ended, Host, Place, Session, Spec};
 use assay_gates::host::user::MeasuredUser;
 use std::collections::BTreeMap;
@@ -36,6 +38,7 @@ impl Bench {
     }
 
     pub fn spec(&self, script: &str, place: Place) -> Spec {
+        let held = RootPath::open(self.home.path(), Rights::own()).unwrap();
         Spec {
             argv: ["sh", "-c", script].map(OsString::from).to_vec(),
             environment: environment::of_gate(&BTreeMap::new()),
@@ -46,8 +49,8 @@ impl Bench {
             timeout: Some(Duration::from_secs(60)),
             pids: 64,
             launcher: env!("CARGO_BIN_EXE_assay-gates").into(),
-            stdout: self.path("stdout.log"),
-            stderr: self.path("stderr.log"),
+            stdout: held.join("stdout.log"),
+            stderr: held.join("stderr.log"),
             output_bytes: 64 * 1024,
         }
     }

@@ -3,6 +3,8 @@
 use crate::fixture::{doctor, passed_gate_of, provenance, put, run_record};
 use crate::run;
 use assay_gates::evidence::Logs;
+use assay_gates::files::RootPath;
+use assay_gates::host::rights::Rights;
 use assay_gates::judge::GateVerdict;
 use assay_gates::judge::claims::ClaimClass::{self, KernelAlone, KernelAndPolicy, ThreeLayers};
 use assay_gates::pack::{self, claims};
@@ -132,7 +134,7 @@ fn command(arguments: &[&str], folder: &Path) -> String {
 /// Every view of the root and of its pack, by name.
 fn views(folder: &Path) -> Vec<(String, String)> {
     let root = folder.join("root");
-    let stated = claims::of_root(&root).unwrap();
+    let stated = claims::of_root(&RootPath::open(&root, Rights::own()).unwrap()).unwrap();
     put(&root, "claims.json", files::pretty_sorted(&stated).unwrap());
     let built = pack::build(&root, &folder.join("pack"), None, &provenance()).unwrap();
     assert_eq!(built.claims, stated, "a root and its pack claim the same");

@@ -6,14 +6,13 @@ use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 
-const BEFORE_THE_GATES: [&str; 7] = [
+const BEFORE_THE_GATES: [&str; 6] = [
     "Clean before actions are downloaded",
     "Clean before the run",
     "Check out",
     "Build",
     "Install what the fixtures need",
     "Doctor",
-    "Open the proof root",
 ];
 const AFTER_THE_GATES: [&str; 4] = ["Pack", "Upload", "Summary", "Clean after the run"];
 

@@ -1,10 +1,11 @@
 //! The measuring half of `run`.
 
 use super::{Args, Format};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Exit, Result};
 use crate::gate::{Catalog, Selection};
+use crate::host::state::cleanup_record;
 use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
-use crate::run::{self as job, BaselineUse, Options, ProofRoot, Source, Wanted};
+use crate::run::{self as job, BaselineUse, Options, ProofRoot, ROOTS, Source, Wanted};
 use std::path::Path;
 
 /// Measures, shows, and builds the proof pack.
@@ -16,18 +17,21 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         &Wanted {
             user: args.user.as_deref(),
             install: args.install,
-            hide: vec![root.to_path_buf()],
+            hide: vec![root.to_path_buf(), ROOTS.into()],
             ring_bytes: args.ring_bytes,
         },
     )?;
     let root = ProofRoot::open(root)?;
-    crate::files::write_json(&root.path().join("doctor.json"), fit.doctor())?;
-    let events = root.path().join("events.jsonl");
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&events)
-        .map_err(|error| Error::io("cannot open", &events, error))?;
+    let folder = root.folder();
+    if root.record()?.is_none() {
+        let cleanup = cleanup_record()?;
+        if let Some(outcome) = cleanup.read()? {
+            folder.join("cleanup.json").write(&outcome)?;
+            cleanup.remove()?;
+        }
+    }
+    folder.join("doctor.json").write_json(fit.doctor())?;
+    let file = folder.join("events.jsonl").append()?;
     let mut views: Vec<Box<dyn Sink>> =
         vec![Box::new(Recorder::new(file)), Box::new(Human::new(place(args)))];
     if args.format == Format::Jsonl {
@@ -43,7 +47,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
     };
     let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))?;
     let junit = report::junit(&finished.verdicts, Some(&finished.claims));
-    crate::files::write_atomic(&root.path().join("junit.xml"), junit.as_bytes())?;
+    folder.join("junit.xml").write(junit.as_bytes())?;
     match args.format {
         Format::Json => report::data(&crate::files::pretty_sorted(&finished.report(&root)?)?),
         Format::Jsonl => {}
@@ -53,10 +57,14 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
     }
     report::diagnostic(&format!("results: {}", root.path().display()));
     if !args.no_pack {
-        let zip = root.path().join("pack.zip");
+        let zip = folder.join("pack.zip");
         let provenance = crate::pack::Provenance::from_environment(checkout);
-        let built = crate::pack::build(root.path(), &root.path().join("pack"), Some(&zip), &provenance)?;
-        report::diagnostic(&format!("proof pack: {} (manifest {})", zip.display(), built.manifest_sha256));
+        let built = crate::pack::build_below(folder, &folder.join("pack"), Some(&zip), &provenance)?;
+        report::diagnostic(&format!(
+            "proof pack: {} (manifest {})",
+            zip.path().display(),
+            built.manifest_sha256
+        ));
     }
     Ok(finished.exit)
 }

@@ -7,7 +7,7 @@ mod write;
 
 pub use container::MAX_SOURCE;
 pub use examine::{Finding, examine_members, safe_run_id};
-pub use read::{Archive, examine, read_bounded};
+pub use read::{Archive, examine, read_bounded, read_bounded_from};
 pub use write::{Members, write};
 
 /// Paths of the members, in their order in the archive.

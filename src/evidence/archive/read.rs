@@ -5,7 +5,7 @@ use super::examine::{Finding, examine_members};
 use super::write::Members;
 use crate::error::{Code, Error, Result};
 use crate::evidence::contract::ArchiveManifest;
-use crate::files::{Sha256Digest, sha256, write_copy};
+use crate::files::{RootPath, Sha256Digest, sha256};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
@@ -36,8 +36,15 @@ impl Archive {
     /// # Errors
     /// `Io` when it can't be read; `EvidenceInvalid` with the first thing that is wrong.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = read_bounded(path)?;
-        Self::from_bytes(&bytes).map_err(|error| {
+        Self::named(&read_bounded(path)?, path)
+    }
+
+    /// Verifies an archive in memory that stood at `path`.
+    ///
+    /// # Errors
+    /// `EvidenceInvalid` with the first thing that is wrong, and where.
+    pub fn named(bytes: &[u8], path: &Path) -> Result<Self> {
+        Self::from_bytes(bytes).map_err(|error| {
             let place = match error.place() {
                 Some(inside) => format!("{}: {inside}", path.display()),
                 None => path.display().to_string(),
@@ -73,8 +80,8 @@ impl Archive {
     ///
     /// # Errors
     /// `Io`.
-    pub fn extract_to(&self, folder: &Path) -> Result<()> {
-        self.bytes.iter().try_for_each(|(path, bytes)| write_copy(&folder.join(path), bytes))
+    pub fn extract_to(&self, folder: &RootPath) -> Result<()> {
+        self.bytes.iter().try_for_each(|(path, bytes)| folder.join(path).write_copy(bytes))
     }
 }
 
@@ -94,6 +101,14 @@ pub fn examine(bytes: &[u8]) -> std::result::Result<Archive, Vec<Finding>> {
 /// `Io`; `EvidenceInvalid` when it is larger.
 pub fn read_bounded(path: &Path) -> Result<Vec<u8>> {
     let file = std::fs::File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    read_bounded_from(file, path)
+}
+
+/// As [`read_bounded`], of a file that is open; `path` names it.
+///
+/// # Errors
+/// As [`read_bounded`].
+pub fn read_bounded_from(file: impl Read, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(container::MAX_SOURCE + 1)
         .read_to_end(&mut bytes)

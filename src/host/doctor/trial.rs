@@ -4,14 +4,15 @@ use super::{Check, Context};
 use crate::capture::{Loaded, RING_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::evidence::RedactionKey;
+use crate::files::RootPath;
 use crate::host::cgroup;
 use crate::host::environment;
 use crate::host::launch::Network;
+use crate::host::rights::Rights;
 use crate::host::session::{Ended, Host, Place, Session, Spec, own_binary};
 use crate::host::user::MeasuredUser;
 use crate::measure::{Measurement, measure};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 pub(super) fn user(context: &Context<'_>) -> Check {
@@ -41,7 +42,7 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
         let folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
         let mut programs = context.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut wanted = of_true(user, folder.path());
+        let mut wanted = of_true(user, &RootPath::open(folder.path(), Rights::own())?);
         wanted.ring_bytes = programs.as_ref().map_or(RING_BYTES, Loaded::ring_bytes);
         let measured = measure(host, wanted, &RedactionKey::ephemeral()?, &mut programs)?;
         let written = measured.written?;
@@ -57,7 +58,7 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
     })
 }
 
-fn of_true(user: &MeasuredUser, folder: &Path) -> Measurement {
+fn of_true(user: &MeasuredUser, folder: &RootPath) -> Measurement {
     Measurement {
         run_id: "run_doctor".to_owned(),
         agent_shim: "none".to_owned(),
@@ -66,7 +67,7 @@ fn of_true(user: &MeasuredUser, folder: &Path) -> Measurement {
         added: Vec::new(),
         user: user.clone(),
         network: Network::None,
-        place: Place::Gate { fixture: folder.to_owned(), seed: BTreeMap::new() },
+        place: Place::Gate { fixture: folder.path(), seed: BTreeMap::new() },
         hide: Vec::new(),
         timeout: Some(Duration::from_secs(10)),
         ring_bytes: RING_BYTES,
@@ -96,6 +97,7 @@ fn with_host(context: &Context<'_>, trial: impl Fn(&Host, &MeasuredUser) -> Resu
 fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
     let folder =
         tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
+    let held = RootPath::open(folder.path(), Rights::own())?;
     let spec = Spec {
         argv: vec!["true".into()],
         environment: environment::of_gate(&BTreeMap::new()),
@@ -106,8 +108,8 @@ fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
         timeout: Some(Duration::from_secs(10)),
         pids: cgroup::DEFAULT_PIDS,
         launcher: own_binary(),
-        stdout: folder.path().join("stdout.log"),
-        stderr: folder.path().join("stderr.log"),
+        stdout: held.join("stdout.log"),
+        stderr: held.join("stderr.log"),
         output_bytes: 4096,
     };
     let session = Session::prepare(host, spec)?;

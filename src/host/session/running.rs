@@ -3,6 +3,7 @@
 use super::{Host, Session, Spec};
 use crate::capture::Outcome;
 use crate::error::{Code, Error, Result};
+use crate::files::RootPath;
 use crate::host::cgroup::SessionCgroup;
 use crate::host::folder::Folder;
 use crate::host::interrupt::Interrupt;
@@ -12,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::PipeWriter;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -20,9 +21,9 @@ use std::time::{Duration, Instant};
 
 /// How long processes may outlive the root process before they count as stragglers and are killed.
 const LINGER: Duration = Duration::from_secs(2);
-fn lost(path: &Path, error: std::io::Error) -> Error {
+fn lost(path: &RootPath, error: std::io::Error) -> Error {
     Error::new(Code::OutputLost, format!("cannot keep the measured program's output: {error}"))
-        .at(path.display())
+        .at(path.path().display())
         .because(error)
 }
 

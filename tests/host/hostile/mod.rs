@@ -6,8 +6,10 @@ mod prying;
 
 use assay_gates::capture::{Effect, Operation};
 use assay_gates::evidence::{RedactionKey, effects};
+use assay_gates::files::RootPath;
 use assay_gates::host::environment;
 use assay_gates::host::launch::Network;
+use assay_gates::host::rights::Rights;
 use assay_gates::host::session::{Host, Place};
 use assay_gates::host::user::MeasuredUser;
 use assay_gates::measure::{Measured, Measurement, measure};
@@ -39,6 +41,7 @@ impl Trial {
         std::fs::create_dir(&fixture).unwrap();
         std::fs::set_permissions(&fixture, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::write(fixture.join("hostile.py"), format!("{HELPERS}\n{program}")).unwrap();
+        let held = RootPath::open(home.path(), Rights::own()).unwrap();
         let host = Host::enter_at(&home.path().join("state"), "hostile").unwrap();
         let wanted = Measurement {
             run_id: "run_hostile".to_owned(),
@@ -54,10 +57,10 @@ impl Trial {
             ring_bytes: assay_gates::capture::RING_BYTES,
             sdk_log: None,
             decision_log: None,
-            archive: home.path().join("out/runner-hostile.tar.gz"),
-            details: Some(home.path().join("out")),
+            archive: held.join("out/runner-hostile.tar.gz"),
+            details: Some(held.join("out")),
             extract: None,
-            output: home.path().join("out"),
+            output: held.join("out"),
             binary: env!("CARGO_BIN_EXE_assay-gates").into(),
         };
         Self { home, host, wanted }

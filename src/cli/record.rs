@@ -165,7 +165,7 @@ mod imp {
         };
         report::data(&format!(
             "wrote runner-spike bundle: {} (run_id={}, status={status}, kernel_capture={capture})\n",
-            wanted.archive.path().display(),
+            archive(&args, &wanted.run_id).display(),
             wanted.run_id
         ));
         let status = outcome.exit_code.unwrap_or_else(|| 128 + outcome.signal.unwrap_or_default());
@@ -175,6 +175,11 @@ mod imp {
             std::process::exit(status);
         }
         Ok(exit)
+    }
+
+    /// The archive, as the caller names it.
+    fn archive(args: &Args, run_id: &str) -> PathBuf {
+        args.output.clone().unwrap_or_else(|| format!("assay-runner-spike-{run_id}.tar.gz").into())
     }
 
     fn measurement(args: &Args, run_id: String, own_folder: &Path) -> Result<Measurement> {
@@ -206,8 +211,7 @@ mod imp {
             .as_ref()
             .map(|path| RootPath::create(&absolute(path), caller.clone()))
             .transpose()?;
-        let archive =
-            args.output.clone().unwrap_or_else(|| format!("assay-runner-spike-{run_id}.tar.gz").into());
+        let archive = archive(args, &run_id);
         Ok(Measurement {
             run_id,
             agent_shim: match args.agent_shim {

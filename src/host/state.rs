@@ -63,10 +63,13 @@ pub fn prepare(folder: &Path) -> Result<RootPath> {
     RootPath::of_root(parent)?.join(name).create_private_folder()?;
     let held = RootPath::of_root(folder)?;
     let (uid, mode) = held.owner_and_mode()?;
-    if uid != nix::unistd::geteuid().as_raw() {
+    if uid != nix::unistd::geteuid().as_raw() || mode & 0o022 != 0 {
         return Err(Error::new(
             Code::CannotMeasure,
-            format!("expected a folder of uid {}, found uid {uid} and mode {mode:o}", nix::unistd::geteuid()),
+            format!(
+                "expected a folder of uid {} that no other can write, found uid {uid} and mode {mode:o}",
+                nix::unistd::geteuid()
+            ),
         )
         .at(folder.display())
         .hint(format!("sudo rm -r {}", folder.display())));

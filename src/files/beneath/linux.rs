@@ -37,8 +37,7 @@ impl Handle {
         let real = resolved(path);
         let mut folder = openat(AT_FDCWD, "/", FOLDER, Mode::empty()).map_err(at)?;
         let mut reached = PathBuf::from("/");
-        let names: Vec<_> = real.components().skip(1).collect();
-        for (number, name) in std::iter::once(None).chain(names.iter().map(Some)).enumerate() {
+        for name in std::iter::once(None).chain(real.components().skip(1).map(Some)) {
             if let Some(name) = name {
                 // A mount may stand here, since only root makes one in a folder of root's; a link may not.
                 let enter = |name: &Path| openat(&folder, name, FOLDER | OFlag::O_NOFOLLOW, Mode::empty());
@@ -47,7 +46,7 @@ impl Handle {
             }
             let found = fstat(&folder).map_err(at)?;
             // In a folder like /tmp only a name's owner can change what stands at it.
-            let sticky = found.st_mode & 0o1000 != 0 && number < names.len();
+            let sticky = found.st_mode & 0o1000 != 0;
             if found.st_uid != nix::unistd::geteuid().as_raw() && found.st_uid != 0
                 || (found.st_mode & 0o022 != 0 && !sticky)
             {

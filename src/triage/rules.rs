@@ -177,20 +177,13 @@ struct Compiled {
     needs_failure: bool,
 }
 
-/// `error[AG301]: …`: how the tool prints its own errors, in a gate's log behind the run.
-const CODE_LINE: Sought<'_> = Sought {
-    text: r"\berror\[(?<detail>AG\d{3})\]",
-    by: Some(r"^(?:##\[error\])?(?:FAIL: )?(?:run \d+: )?error\["),
-};
-/// How the runner ends a failed step.
-const EXIT_LINE: Sought<'_> = Sought {
-    text: r"Process completed with exit code (?<detail>\d+)",
-    by: Some(r"^##\[error\]Process completed"),
-};
-/// How the runner names its version in "Set up job".
-const RUNNER_LINE: Sought<'_> =
-    Sought { text: r"Current runner version: '(?<detail>[^']+)'", by: Some("^Current runner version") };
-const FIXED: [Sought<'_>; 3] = [CODE_LINE, EXIT_LINE, RUNNER_LINE];
+/// What is looked for beside the rules, and how its line begins: the tool's own errors (in a gate's log behind the run),
+/// the end of a failed step, the runner's version in "Set up job".
+const FIXED: [(&str, &str); 3] = [
+    (r"\berror\[(?<detail>AG\d{3})\]", r"^(?:##\[error\])?(?:FAIL: )?(?:run \d+: )?error\["),
+    (r"Process completed with exit code (?<detail>\d+)", r"^##\[error\]Process completed"),
+    (r"Current runner version: '(?<detail>[^']+)'", "^Current runner version"),
+];
 
 /// Speakers whose words count in every log.
 const TRUSTED: [&str; 4] = ["runner", "driver", "doctor", "kernel"];
@@ -254,13 +247,11 @@ impl Rules {
             }
         }
         let lines = matchers.iter().filter(|matcher| matcher.fact == FactKind::Log);
-        let lines = lines.filter_map(|matcher| {
-            Some(Sought {
-                text: matcher.matches.as_ref()?.as_str(),
-                by: matcher.by.as_ref().map(Regex::as_str),
-            })
-        });
-        let patterns = Patterns::new(FIXED.into_iter().chain(lines))?;
+        let lines = lines
+            .filter_map(|matcher| Some(Sought { text: matcher.matches.as_ref()?, by: matcher.by.as_ref() }));
+        let fixed = FIXED.map(|(text, by)| Some((Regex::new(text).ok()?, Regex::new(by).ok()?)));
+        let fixed = fixed.iter().flatten().map(|(text, by)| Sought { text, by: Some(by) });
+        let patterns = Patterns::new(fixed.chain(lines))?;
         Ok(Self { classes, matchers, patterns })
     }
 

@@ -196,7 +196,7 @@ mod tests {
     }
 
     fn patterns() -> Patterns {
-        Patterns::new([Sought { text: "needle", by: None }]).unwrap()
+        Patterns::new([Sought { text: &regex::Regex::new("needle").unwrap(), by: None }]).unwrap()
     }
 
     /// Job, step and text of what is found, the same in a zip and in the folder that it unpacks to.

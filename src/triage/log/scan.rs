@@ -30,9 +30,9 @@ const COMMANDS: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Sought<'p> {
     /// What the message contains, without time, mark and colours. A leading `^` is left out of the first search.
-    pub text: &'p str,
+    pub text: &'p regex::Regex,
     /// Anchored over mark and message; `None`: whoever.
-    pub by: Option<&'p str>,
+    pub by: Option<&'p regex::Regex>,
 }
 
 /// What to look for.
@@ -47,26 +47,26 @@ pub struct Patterns {
 const STATE: &str = r"##\[(?:(?:end)?group|error)\]|::error|::(?:end)?group::|::stop-commands::|\x1b|exitcode '|\xe2\xad\x90|(?:ASSAY_GATES\}?\x22?|assay-gates\x22?) +[a-z]";
 
 impl Patterns {
-    /// Compiles the patterns.
+    /// Joins the patterns.
     ///
     /// # Errors
-    /// `RulesInvalid` for a pattern that isn't a regular expression.
+    /// `RulesInvalid` when they are too large together.
     pub fn new<'p>(patterns: impl IntoIterator<Item = Sought<'p>>) -> Result<Self> {
         let invalid = |error: regex::Error| Error::new(Code::RulesInvalid, format!("log pattern: {error}"));
-        let patterns: Vec<Sought<'_>> = patterns.into_iter().collect();
-        let compiled = patterns.iter().map(|sought| {
-            let by = sought.by.map(regex::Regex::new).transpose().map_err(invalid)?;
-            Ok((regex::Regex::new(sought.text).map_err(invalid)?, by))
-        });
-        let each: Result<Vec<_>> = compiled.collect();
+        let patterns = patterns.into_iter();
+        let each: Vec<_> = patterns.map(|sought| (sought.text.clone(), sought.by.cloned())).collect();
         let mut any = format!("(?-u:{STATE})");
-        for pattern in &patterns {
+        for (pattern, _) in &each {
             any.push_str("|(?:");
-            any.push_str(&pattern.text.trim_start_matches('^').replace("(?<detail>", "(?:"));
+            any.push_str(&pattern.as_str().trim_start_matches('^').replace("(?<detail>", "(?:"));
             any.push(')');
         }
-        let any = regex::bytes::RegexBuilder::new(&any).size_limit(64 << 20).build().map_err(invalid)?;
-        Ok(Self { each: each?, any })
+        let any = regex::bytes::RegexBuilder::new(&any)
+            .unicode(false)
+            .size_limit(64 << 20)
+            .build()
+            .map_err(invalid)?;
+        Ok(Self { each, any })
     }
 }
 
@@ -422,8 +422,8 @@ mod tests {
     use super::*;
 
     fn hits(text: &[u8], patterns: &[&str]) -> Scan {
-        let sought = patterns.iter().map(|text| Sought { text, by: None });
-        let patterns = Patterns::new(sought).unwrap();
+        let patterns: Vec<_> = patterns.iter().map(|text| regex::Regex::new(text).unwrap()).collect();
+        let patterns = Patterns::new(patterns.iter().map(|text| Sought { text, by: None })).unwrap();
         scan(text, &patterns).unwrap()
     }
 
@@ -477,7 +477,8 @@ mod tests {
 
     #[test]
     fn what_is_said_counts_only_from_who_may_say_it() {
-        let sought = [Sought { text: "lost", by: Some("^##\\[error\\]") }];
+        let (text, by) = (regex::Regex::new("lost").unwrap(), regex::Regex::new(r"^##\[error\]").unwrap());
+        let sought = [Sought { text: &text, by: Some(&by) }];
         let log = b"lost\n##[error]lost\n";
         let found = scan(&log[..], &Patterns::new(sought).unwrap()).unwrap().hits;
         assert_eq!(

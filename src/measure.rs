@@ -218,7 +218,9 @@ impl<'host> Prepared<'host> {
     pub fn capture(self, programs: &mut Option<Loaded>) -> Result<Captured<'host>> {
         let Self { wanted, logs, driver, control, cgroup, launching, spool, host } = self;
         wanted.output.create_folder()?;
-        let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path()).ring(wanted.ring_bytes);
+        let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path())
+            .ring(wanted.ring_bytes)
+            .joiners_of(launching.init());
         let mut recorder = Recorder::arm_with(&options, programs.take())?;
         let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
         recorder.begin()?;
@@ -226,6 +228,7 @@ impl<'host> Prepared<'host> {
             return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
         }
         let ended = launching.go()?.wait()?;
+        recorder.started(ended.programs);
         let report = calls.map(CallServer::finish);
         let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
         let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows)?;

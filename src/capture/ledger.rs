@@ -66,7 +66,7 @@ pub struct Ledger {
     known_pids: BTreeSet<u32>,
     reached: Vec<(u32, String)>,
     births: u64,
-    driver: u32,
+    parent: u32,
     canary_pids: Vec<u32>,
 }
 
@@ -88,10 +88,10 @@ impl Balance {
 }
 
 impl Ledger {
-    /// Empty books. `driver` is the process whose children may move themselves in; `canaries` are the recorder's own processes.
+    /// Empty books. `parent` is the process whose children may move themselves in; `canaries` are the recorder's own processes.
     #[must_use]
-    pub fn new(driver: u32, canaries: &[u32]) -> Self {
-        Self { driver, canary_pids: canaries.to_vec(), ..Self::default() }
+    pub fn new(parent: u32, canaries: &[u32]) -> Self {
+        Self { parent, canary_pids: canaries.to_vec(), ..Self::default() }
     }
 
     /// Enters what stands in the spool as one record.
@@ -187,8 +187,8 @@ impl Ledger {
         let mover = (header.a >> 32) as u32;
         let movers_parent = (header.b >> 32) as u32;
         let joined = header.c != 0;
-        // A child of the driver that moves itself in, before it runs anything else.
-        let joins_itself = joined && mover == header.pid && movers_parent == self.driver;
+        // A child of the driver's, or of the init it started, that moves itself in, before it runs anything else.
+        let joins_itself = joined && mover == header.pid && movers_parent == self.parent;
         if header.marks & mark::OUTSIDE == 0 && joins_itself {
             self.joined += 1;
             return;

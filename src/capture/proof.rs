@@ -39,6 +39,8 @@ pub struct Seen {
     pub calls: Vec<CallWindow>,
     /// The session's cgroup.
     pub session_cgroup_id: u64,
+    /// Programs that the driver started in it.
+    pub programs_started: u32,
     /// Tasks in it before arming.
     pub tasks_before: usize,
     /// Whether a task was left in it at the end; `None` when that could not be read.
@@ -188,7 +190,7 @@ fn session(proof: &mut Proof, seen: &Seen, ledger: &Ledger) {
         Balance { held, expected: "populated 0".into(), seen: populated.into() },
     );
     let roots = ledger.roots.len() as u64 + ledger.joined;
-    proof.equal("one_root", "root_not_seen", "kernel records", 1, roots);
+    proof.equal("one_root", "root_not_seen", "kernel records", seen.programs_started.into(), roots);
     let attached = seen.hooks - seen.missing.len();
     proof.check(
         "hooks_attached",

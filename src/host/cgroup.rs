@@ -216,21 +216,14 @@ impl SessionCgroup {
         &self.limits
     }
 
-    /// `cgroup.procs`, opened for writing: whoever writes `0` to it joins, whatever its own privileges are by then,
-    /// since the kernel checks those of the opener.
+    /// `cgroup.procs` of every group of the session, opened for writing: whoever writes `0` to it joins, whatever its own
+    /// privileges are by then, since the kernel checks those of the opener. The session's own is the last.
     ///
     /// # Errors
     /// `CgroupUnusable`, naming the file.
-    pub fn procs_file(&self) -> Result<File> {
-        open_for_writing(&self.folder.join("cgroup.procs"))
-    }
-
-    /// The same for the version 1 pids hierarchy, when it holds the limit.
-    ///
-    /// # Errors
-    /// `CgroupUnusable`, naming the file.
-    pub fn pids_file(&self) -> Result<Option<File>> {
-        self.pids_v1.as_ref().map(|folder| open_for_writing(&folder.join("cgroup.procs"))).transpose()
+    pub fn procs_files(&self) -> Result<Vec<File>> {
+        let folders = self.pids_v1.iter().chain([&self.folder]);
+        folders.map(|folder| open_for_writing(&folder.join("cgroup.procs"))).collect()
     }
 
     /// Whether any process is in it or below it.

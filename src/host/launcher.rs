@@ -1,131 +1,232 @@
-//! Becomes the measured program: one thread, everything before the cgroup is joined.
+//! The init of a session: the first process of its namespace, one thread, never measured itself.
 //!
-//! Order: session and keyring, namespaces, private view, loopback, limits, looking the program up, giving up every
-//! privilege, closing descriptors, waiting for the word, joining the cgroup, execve. See [`super::launch`] for why in this order.
+//! It builds the sandbox (namespaces, private view, loopback), gives up every right but those of becoming the measured
+//! user, and then does as the driver says: makes processes that become programs ([`process`]), reaps whatever is
+//! orphaned, and tells how programs ended. See [`super::launch`] for why.
 
 mod fences;
+mod process;
 mod view;
 
-use super::launch::{self, Launch, Network, Report};
+use super::launch::{Failure, Network, Order, Report, Sandbox, receive, send};
 use super::program::{self, Who};
 use crate::error::{Code, Error, Exit, Result};
-use nix::libc;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use std::ffi::{CString, OsStr};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
-/// Runs the launcher with the [`Launch`] that comes over standard input. Comes back only when something failed.
+/// Runs the init of a session for the driver that speaks over standard input, until that closes it.
 #[must_use]
 pub fn main() -> Exit {
     let Ok(driver) = take_standard_input() else { return Exit::Usage };
-    let Ok((launch, passed)) = launch::receive(&driver) else { return Exit::Usage };
-    let Err(error) = become_program(&launch, &passed, &driver);
-    let report = Report::Failed {
-        program: error.code() == Code::ProgramUnusable,
-        message: error.to_string(),
-        hint: error.advice().map(str::to_owned),
-    };
-    let _driver_gone = tell(&driver, &report);
-    Exit::CannotMeasure
+    let Ok(Some((sandbox, passed))) = receive::<Sandbox>(&driver) else { return Exit::Usage };
+    let built = build(&sandbox, &passed).and_then(|fences| Ok((fences, watch_children()?)));
+    match built {
+        Ok((fences, children)) => {
+            let mut init = Init { sandbox, passed, fences, driver, children, programs: HashMap::new() };
+            init.serve();
+            Exit::Passed
+        }
+        Err(error) => {
+            refuse(&driver, &error);
+            Exit::CannotMeasure
+        }
+    }
 }
 
-/// The driver's socket as a descriptor that closes with the execve; the program's own input is empty.
+/// The driver's socket as a descriptor that closes with an execve.
 fn take_standard_input() -> std::io::Result<UnixStream> {
     let driver = std::io::stdin().as_fd().try_clone_to_owned()?;
     nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
     Ok(driver.into())
 }
 
-fn tell(mut driver: &UnixStream, report: &Report) -> Result<()> {
-    let line = crate::files::compact(report)?;
-    driver
-        .write_all(format!("{line}\n").as_bytes())
-        .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot report: {error}")))
-}
-
-fn become_program(
-    launch: &Launch,
-    passed: &[OwnedFd],
-    mut driver: &UnixStream,
-) -> Result<std::convert::Infallible> {
-    nix::unistd::setsid().map_err(|error| fences::failed("setsid", error))?;
-    let mut namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC;
-    if launch.network == Network::None {
+/// Fences in force, in words.
+fn build(sandbox: &Sandbox, passed: &[OwnedFd]) -> Result<Vec<String>> {
+    let mut namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    if sandbox.network == Network::None {
         namespaces |= CloneFlags::CLONE_NEWNET;
     }
     unshare(namespaces).map_err(|error| fences::failed("unshare", error))?;
-    fences::limits(launch.nproc)?;
-    view::build(&launch.view, passed)?;
-    if launch.network == Network::None {
+    fences::limits()?;
+    view::build(&sandbox.view, passed)?;
+    if sandbox.network == Network::None {
         fences::loopback_up()?;
     }
-    if let Some(pids) = launch.pids {
-        join(&passed[pids])?;
-    }
-    // While root can still see why something doesn't do; what it decides by is the modes, for the measured user.
-    let who = Who { uid: launch.uid, gid: launch.gid, name: &launch.user };
-    let first = launch.argv.first().map_or(&[][..], Vec::as_slice);
-    let found = program::resolve(OsStr::from_bytes(first), path_of(&launch.environment), &launch.cwd, who)?;
-    let scoped = fences::give_up_privileges(launch.uid, launch.gid)?;
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    std::env::set_current_dir(&launch.cwd).map_err(|error| {
-        Error::new(Code::ProgramUnusable, format!("{} can't enter the working folder: {error}", launch.user))
-            .at(launch.cwd.display())
-            .hint(format!("chmod o+x its parents, or cd to a folder that {} can enter", launch.user))
-    })?;
-
-    let path = c_string(found.path.as_os_str().as_bytes())?;
-    let argv = launch.argv.iter().map(|argument| c_string(argument)).collect::<Result<Vec<_>>>()?;
-    let environment = launch.environment.iter().map(|line| c_string(line)).collect::<Result<Vec<_>>>()?;
-
-    let notes = found
-        .passed_over
-        .iter()
-        .map(|reason| format!("{} was used: {reason}", found.path.display()))
-        .collect();
-    let mut fence_names = vec!["uid", "no_new_privs", "no capabilities", "private mounts", "private ipc"];
-    fence_names.extend((launch.network == Network::None).then_some("private network"));
-    fence_names.extend(launch.view.read_only.then_some("read-only file system"));
-    fence_names.extend(scoped.then_some("landlock signal scope"));
-    let fences = fence_names.into_iter().map(str::to_owned).collect();
-    tell(driver, &Report::Ready { program: found.path.clone(), notes, fences })?;
-
-    fences::default_signals()?;
-    // Everything but stdio closes with the execve; until then the driver and cgroup.procs are needed.
-    // SAFETY: close_range with CLOEXEC only sets a flag.
-    if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } < 0 {
-        return Err(fences::failed("close_range", nix::Error::last()));
-    }
-    // Nothing comes when the driver is gone or has given up: then there is nothing to become.
-    driver
-        .read_exact(&mut [0])
-        .map_err(|_| Error::new(Code::SandboxFailed, "the driver gave up before the program was started"))?;
-    join(&passed[launch.procs])?;
-    let error = match nix::unistd::execve(&path, &argv, &environment) {
-        Ok(never) => match never {},
-        Err(error) => error,
-    };
-    Err(Error::new(Code::ProgramUnusable, format!("cannot execute {}: {error}", found.path.display())))
+    fences::confine_init()?;
+    let mut names = vec![
+        "uid",
+        "no_new_privs",
+        "no capabilities",
+        "private processes",
+        "private mounts",
+        "private ipc",
+        "private host name",
+        "private cgroup view",
+    ];
+    names.extend((sandbox.network == Network::None).then_some("private network"));
+    names.extend(sandbox.view.read_only.then_some("read-only file system"));
+    names.extend((fences::landlock_version() >= fences::LANDLOCK_SCOPES).then_some("landlock signal scope"));
+    Ok(names.into_iter().map(str::to_owned).collect())
 }
 
-/// `0` in `cgroup.procs` means the writer.
-fn join(procs: &OwnedFd) -> Result<()> {
-    match nix::unistd::write(procs, b"0") {
-        Ok(1) => Ok(()),
-        Ok(_) => Err(fences::failed("joining the cgroup", nix::Error::EIO)),
-        Err(error) => Err(fences::failed("joining the cgroup", error)),
+/// Readable when a child has ended.
+fn watch_children() -> Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)
+        .and_then(|()| SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|error| fences::failed("signalfd", error))
+}
+
+/// Answers the first order with what went wrong: nothing can be started here.
+fn refuse(driver: &UnixStream, error: &Error) {
+    if let Ok(Some((Order { number, .. }, _))) = receive(driver) {
+        let _driver_gone = send(driver, &Report::Failed { number, failure: Failure::from(error) }, &[]);
     }
+}
+
+/// A session that has been built.
+struct Init {
+    sandbox: Sandbox,
+    passed: Vec<OwnedFd>,
+    fences: Vec<String>,
+    driver: UnixStream,
+    children: SignalFd,
+    /// Numbers of orders by process id.
+    programs: HashMap<i32, u32>,
+}
+
+impl Init {
+    /// Until the driver is gone or has had enough.
+    fn serve(&mut self) {
+        loop {
+            let mut wanted = [
+                PollFd::new(self.driver.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut wanted, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(_) => return,
+            }
+            let (ordered, ended) = (wanted[0].any() == Some(true), wanted[1].any() == Some(true));
+            if ended && self.reap().is_none() {
+                return;
+            }
+            if ordered && self.order().is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Reaps everything that has ended; `None` when the driver is gone.
+    fn reap(&mut self) -> Option<()> {
+        while let Ok(Some(_)) = self.children.read_signal() {}
+        loop {
+            let mut status = 0;
+            // SAFETY: waitpid writes one integer.
+            let pid = unsafe { nix::libc::waitpid(-1, &raw mut status, nix::libc::WNOHANG) };
+            if pid <= 0 {
+                return Some(());
+            }
+            // What isn't here was orphaned: nobody's business, as outside.
+            if let Some(number) = self.programs.remove(&pid) {
+                send(&self.driver, &Report::Ended { number, status }, &[]).ok()?;
+            }
+        }
+    }
+
+    /// Carries out the next order; `None` when there is none any more.
+    fn order(&mut self) -> Option<()> {
+        let (order, stdio) = receive::<Order>(&self.driver).ok()??;
+        let number = order.number;
+        let sent = match self.make(&order, stdio) {
+            Ok(made) => {
+                let report = Report::Waiting {
+                    number,
+                    program: made.program,
+                    notes: made.notes,
+                    fences: self.fences.clone(),
+                };
+                send(&self.driver, &report, &[made.pidfd.as_fd(), made.word.as_fd()])
+            }
+            Err(error) => send(&self.driver, &Report::Failed { number, failure: Failure::from(&error) }, &[]),
+        };
+        sent.ok()
+    }
+
+    fn make(&mut self, order: &Order, stdio: Vec<OwnedFd>) -> Result<Made> {
+        let Ok(stdio) = <[OwnedFd; 3]>::try_from(stdio) else {
+            return Err(Error::new(Code::Internal, "expected three descriptors for a program"));
+        };
+        // While root can still see why something doesn't do; what it decides by is the modes, for the measured user.
+        let sandbox = &self.sandbox;
+        let who = Who { uid: sandbox.uid, gid: sandbox.gid, name: &sandbox.user };
+        let program = &order.program;
+        let first = program.argv.first().map_or(&[][..], Vec::as_slice);
+        let search = path_of(&program.environment);
+        let found = program::resolve(OsStr::from_bytes(first), search, &program.cwd, who)?;
+        let failed = |step: &'static str| {
+            move |error: std::io::Error| {
+                Error::new(Code::SandboxFailed, format!("cannot make a process ({step}): {error}"))
+                    .because(error)
+            }
+        };
+        let (word, theirs) = UnixStream::pair().map_err(failed("socket"))?;
+        let ready = process::Ready::new(sandbox, &self.passed, program, &found.path)?;
+        // SAFETY: this process has one thread.
+        let child = match unsafe { nix::unistd::fork() }.map_err(|error| fences::failed("fork", error))? {
+            nix::unistd::ForkResult::Child => {
+                // Or its own copy would keep it waiting for a word that never comes.
+                drop(word);
+                ready.run(theirs, stdio)
+            }
+            nix::unistd::ForkResult::Parent { child } => child,
+        };
+        let pidfd = pidfd(child.as_raw())?;
+        self.programs.insert(child.as_raw(), order.number);
+        let notes = found
+            .passed_over
+            .iter()
+            .map(|reason| format!("{} was used: {reason}", found.path.display()))
+            .collect();
+        Ok(Made { program: found.path, notes, pidfd, word: word.into() })
+    }
+}
+
+/// A process that waits for its word.
+struct Made {
+    program: std::path::PathBuf,
+    notes: Vec<String>,
+    pidfd: OwnedFd,
+    word: OwnedFd,
+}
+
+/// A child that was not waited for keeps its id.
+fn pidfd(pid: i32) -> Result<OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: pidfd_open takes integers and gives back a new descriptor or -1.
+    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 {
+        return Err(fences::failed("pidfd_open", Errno::last()));
+    }
+    // SAFETY: the descriptor was just made and nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 fn path_of(environment: &[Vec<u8>]) -> &OsStr {
     let line = environment.iter().find_map(|line| line.strip_prefix(b"PATH="));
     OsStr::from_bytes(line.unwrap_or(super::environment::GATE_PATH.as_bytes()))
-}
-
-fn c_string(bytes: &[u8]) -> Result<CString> {
-    CString::new(bytes).map_err(|_| Error::new(Code::Usage, "an argument or a variable holds a NUL byte"))
 }

@@ -3,9 +3,9 @@
 //! ```text
 //! Host::enter        lock, leftovers of killed runs reaped
 //! Session::prepare   fresh cgroup, work and log folders
-//! Session::launch    the launcher builds the sandbox and waits
+//! Session::launch    init builds the sandbox and makes the program's process, which waits
 //!                    (the caller arms the capture on the cgroup here)
-//! Launching::go      the launcher joins the cgroup and becomes the program
+//! Launching::go      the process joins the cgroup and becomes the program
 //! Running::wait      the end, a time limit or a signal; the tree is gone afterwards
 //!                    (the caller closes the capture here)
 //! Ended::remove      the cgroup is removed
@@ -21,7 +21,7 @@ use super::cgroup::{self, Leftover, SessionCgroup};
 use super::environment::Environment;
 use super::folder::Folder;
 use super::interrupt::Interrupt;
-use super::launch::{self, Bind, FileView, Launch, Network, Passed, PrivateFolder};
+use super::launch::{self, Bind, FileView, Network, Passed, PrivateFolder, Program, Sandbox};
 pub use super::output::CapturedStream;
 use super::state::{self, HostLock};
 use super::user::MeasuredUser;
@@ -43,8 +43,7 @@ const MEBIBYTE: u64 = 1 << 20;
 /// The descriptors that the launcher gets, in this order.
 const WORK_MOUNT: Passed = 0;
 const LOGS_MOUNT: Passed = 1;
-const PROCS: Passed = 2;
-const PIDS: Passed = 3;
+const FIRST_GROUP: Passed = 2;
 
 /// The host, taken for measuring.
 #[derive(Debug)]
@@ -240,33 +239,33 @@ impl<'host> Session<'host> {
         self.launch()?.go()
     }
 
-    /// Starts the launcher, which gets ready outside the cgroup.
+    /// Starts the session's init, which builds the sandbox and makes the program's process, both outside the cgroup.
     ///
     /// # Errors
     /// `SandboxFailed`.
     pub fn launch(self) -> Result<Launching<'host>> {
-        let procs = self.cgroup.procs_file()?;
-        let pids = self.cgroup.pids_file()?;
-        let mut passed = vec![self.work.fd(), self.logs.fd(), procs.as_fd()];
-        passed.extend(pids.as_ref().map(AsFd::as_fd));
-        let launch = Launch {
-            argv: self.spec.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
-            environment: launch::environment_lines(&self.environment()),
-            cwd: match &self.spec.place {
-                Place::Gate { .. } => WORK.into(),
-                Place::Host { cwd } => cwd.clone(),
-            },
+        let groups = self.cgroup.procs_files()?;
+        let mut passed = vec![self.work.fd(), self.logs.fd()];
+        passed.extend(groups.iter().map(AsFd::as_fd));
+        let sandbox = Sandbox {
             uid: self.spec.user.uid,
             gid: self.spec.user.gid,
             user: self.spec.user.name.clone(),
             network: self.spec.network,
             view: self.view(),
             nproc: self.cgroup.limits().is_empty().then_some(self.spec.pids),
-            procs: PROCS,
-            pids: pids.as_ref().map(|_| PIDS),
+            procs: (FIRST_GROUP..passed.len()).collect(),
         };
-        let launcher = launch::start(&self.spec.launcher, &launch, &passed)?;
-        Ok(Launching { launcher, session: self })
+        let program = Program {
+            argv: self.spec.argv.iter().map(|argument| argument.as_bytes().to_vec()).collect(),
+            environment: launch::environment_lines(&self.environment()),
+            cwd: match &self.spec.place {
+                Place::Gate { .. } => WORK.into(),
+                Place::Host { cwd } => cwd.clone(),
+            },
+        };
+        let init = launch::start(&self.spec.launcher, &sandbox, &passed)?;
+        Launching::new(init, program, self)
     }
 
     fn environment(&self) -> Environment {

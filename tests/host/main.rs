@@ -10,5 +10,6 @@ mod cgroups;
 mod doctor;
 mod endings;
 mod hostile;
+mod processes;
 mod record;
 mod sandbox;

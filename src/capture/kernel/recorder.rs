@@ -31,6 +31,8 @@ pub struct ArmOptions {
     pub spool: PathBuf,
     /// Size of the ring; rounded up to a power of two. [`RING_BYTES`] by default.
     pub ring_bytes: u32,
+    /// Process whose children may move themselves into the session, before they run anything else: the driver by default.
+    pub joiners_of: u32,
     /// Records and bytes kept; more is counted, not kept, and makes the run incomplete. Default 20 million and 8 GiB.
     pub budget: Budget,
     /// What tests break on purpose.
@@ -61,6 +63,7 @@ impl ArmOptions {
             cgroup: cgroup.into(),
             spool: spool.into(),
             ring_bytes: RING_BYTES,
+            joiners_of: std::process::id(),
             budget: Budget { records: 20_000_000, bytes: 8 << 30 },
             sabotage: Sabotage::default(),
         }
@@ -125,6 +128,8 @@ pub struct Recorder {
     programs: Programs,
     consumer: Consumer,
     begin: Option<Canary>,
+    joiners_of: u32,
+    programs_started: u32,
 }
 
 impl Recorder {
@@ -161,7 +166,14 @@ impl Recorder {
             programs,
             consumer,
             begin: None,
+            joiners_of: options.joiners_of,
+            programs_started: 1,
         })
+    }
+
+    /// Says how many programs the driver started in the session; one, when nothing is said.
+    pub fn started(&mut self, programs: u32) {
+        self.programs_started = programs;
     }
 
     /// Id of the session's cgroup.
@@ -229,7 +241,17 @@ impl Recorder {
         outcome: Outcome,
         calls: Vec<CallWindow>,
     ) -> Result<(Recording, Option<Loaded>)> {
-        let Self { run_id, cgroup, programs, consumer, begin, spool, ring_bytes } = self;
+        let Self {
+            run_id,
+            cgroup,
+            programs,
+            consumer,
+            begin,
+            spool,
+            ring_bytes,
+            joiners_of,
+            programs_started,
+        } = self;
         let populated = cgroup.populated();
         let end = canary::run(cgroup.folder(), cgroup.threads.as_fd(), &spool);
         let drained = consumer.finish()?;
@@ -241,7 +263,7 @@ impl Recorder {
         let verified = programs.detach(drained.ring);
 
         let canaries: Vec<u32> = begin.iter().chain(&end).map(|canary| canary.pid).collect();
-        let mut ledger = Ledger::new(std::process::id(), &canaries);
+        let mut ledger = Ledger::new(joiners_of, &canaries);
         let mut digest = Sha256::new();
         drained.spooled.read(|record| {
             digest.update(record);
@@ -290,6 +312,7 @@ impl Recorder {
             outcome,
             calls,
             session_cgroup_id: cgroup.id,
+            programs_started,
             tasks_before: cgroup.tasks_before.lines().count(),
             populated,
             level_known: level.is_some(),
@@ -325,6 +348,13 @@ impl ArmOptions {
     #[must_use]
     pub fn ring(mut self, bytes: u32) -> Self {
         self.ring_bytes = bytes;
+        self
+    }
+
+    /// The same for a session whose programs are children of `process`.
+    #[must_use]
+    pub fn joiners_of(mut self, process: u32) -> Self {
+        self.joiners_of = process;
         self
     }
 

@@ -79,12 +79,17 @@ impl Identity {
         if !text("status")?.lines().any(|line| line.split_whitespace().eq(["TracerPid:", "0"])) {
             return Err("is traced".to_owned());
         }
-        for namespace in ["ns/pid", "ns/user"] {
-            let of =
-                |folder: &Path| std::fs::read_link(folder.join(namespace)).map_err(unreadable(namespace));
-            if of(&folder)? != of(Path::new("/proc/self"))? {
-                return Err(format!("is in a namespace of its own ({namespace})"));
-            }
+        // Only the session's init has children in the session's cgroup: one level below ours is its own namespace.
+        let depth = |status: &str| {
+            Some(status.lines().find_map(|l| l.strip_prefix("NSpid:"))?.split_whitespace().count())
+        };
+        let own = std::fs::read_to_string("/proc/self/status").map_err(unreadable("status"))?;
+        if depth(&text("status")?) != depth(&own).map(|depth| depth + 1) {
+            return Err("is in a namespace of its own (ns/pid)".to_owned());
+        }
+        let user = |folder: &Path| std::fs::read_link(folder.join("ns/user")).map_err(unreadable("ns/user"));
+        if user(&folder)? != user(Path::new("/proc/self"))? {
+            return Err("is in a namespace of its own (ns/user)".to_owned());
         }
         let environment = std::fs::read(folder.join("environ")).map_err(unreadable("environ"))?;
         if let Some(name) = environment.split(|byte| *byte == 0).find(|entry| entry.starts_with(b"LD_")) {

@@ -11,15 +11,19 @@ pub(super) fn failed(step: &str, error: Errno) -> Error {
     Error::new(Code::SandboxFailed, format!("cannot build the sandbox ({step}): {error}")).because(error)
 }
 
-/// No core file (the kernel would write it without any syscall of the program's), killed first when memory runs out,
-/// and a bounded number of processes of the user.
-pub(super) fn limits(nproc: Option<u64>) -> Result<()> {
+/// No core file (the kernel would write it without any syscall of the program's), and killed first when memory runs
+/// out. Before the view, whose /proc is read-only in a gate.
+pub(super) fn limits() -> Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|error| failed("RLIMIT_CORE", error))?;
-    if let Some(nproc) = nproc {
-        setrlimit(Resource::RLIMIT_NPROC, nproc, nproc).map_err(|error| failed("RLIMIT_NPROC", error))?;
-    }
     std::fs::write("/proc/self/oom_score_adj", "1000")
         .map_err(|error| Error::new(Code::SandboxFailed, format!("cannot set oom_score_adj: {error}")))
+}
+
+/// A bounded number of processes of the user, where no control group bounds them.
+pub(super) fn limit_processes(nproc: Option<u64>) -> Result<()> {
+    nproc.map_or(Ok(()), |nproc| {
+        setrlimit(Resource::RLIMIT_NPROC, nproc, nproc).map_err(|error| failed("RLIMIT_NPROC", error))
+    })
 }
 
 /// Brings the loopback device of the new network namespace up.
@@ -41,12 +45,13 @@ pub(super) fn loopback_up() -> Result<()> {
     Ok(())
 }
 
-/// Becomes the unprivileged user for good. True when the kernel also fences signals and ptrace off (Landlock
-/// scopes, Linux 6.12), which matters when the measured user has other processes on the host.
-pub(super) fn give_up_privileges(uid: u32, gid: u32) -> Result<bool> {
-    // A session keyring of its own: root's would be inherited otherwise. Absent in some kernels, and then harmless.
-    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING (1) with a null name makes a new anonymous keyring.
-    unsafe { libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<u8>()) };
+/// Rights that init keeps: to find out why a program can't be executed, and to become the measured user.
+const INIT_CAPABILITIES: [u32; 3] = [2, 6, 7]; // CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID
+/// Landlock's version that has scopes (Linux 6.12).
+pub(super) const LANDLOCK_SCOPES: i64 = 6;
+
+/// Gives up everything that init does not need, for itself and for whatever it starts.
+pub(super) fn confine_init() -> Result<()> {
     setgroups(&[]).map_err(|error| failed("setgroups", error))?;
     for capability in 0..64 {
         // SAFETY: prctl with integer arguments only.
@@ -59,26 +64,51 @@ pub(super) fn give_up_privileges(uid: u32, gid: u32) -> Result<bool> {
     }
     // SAFETY: as above. Kernels before 4.3 have no ambient set to clear.
     unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    setresgid(gid, gid, gid).map_err(|error| failed("setresgid", error))?;
-    setresuid(uid, uid, uid).map_err(|error| failed("setresuid", error))?;
-    // Leaving uid 0 clears permitted and effective; this clears inheritable too.
+    set_capabilities(INIT_CAPABILITIES.iter().fold(0, |set, capability| set | 1 << capability))?;
+    for (name, option, value) in
+        [("PR_SET_NO_NEW_PRIVS", libc::PR_SET_NO_NEW_PRIVS, 1), ("PR_SET_DUMPABLE", libc::PR_SET_DUMPABLE, 0)]
+    {
+        // SAFETY: as above.
+        if unsafe { libc::prctl(option, value, 0, 0, 0) } < 0 {
+            return Err(failed(name, Errno::last()));
+        }
+    }
+    Ok(())
+}
+
+/// Permitted and effective; inheritable is none.
+fn set_capabilities(set: u32) -> Result<()> {
     let header = [0x2008_0522_u32, 0];
-    let data = [0_u32; 6];
+    let data = [set, set, 0, 0, 0, 0];
     // SAFETY: version 3 takes a header of two words and two times three words of data.
     if unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) } < 0 {
         return Err(failed("capset", Errno::last()));
     }
-    // SAFETY: prctl with integer arguments only.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } < 0 {
-        return Err(failed("PR_SET_NO_NEW_PRIVS", Errno::last()));
-    }
-    Ok(landlock_scope())
+    Ok(())
 }
 
-/// Fences signals, ptrace and abstract sockets to the measured tree. File access is left alone: Landlock would turn
-/// opens into refusals and so change what is measured.
-fn landlock_scope() -> bool {
+/// Becomes the unprivileged user for good, from what [`confine_init`] left.
+pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
+    // A session keyring of its own: root's would be inherited otherwise. Absent in some kernels, and then harmless.
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING (1) with a null name makes a new anonymous keyring.
+    unsafe { libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<u8>()) };
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    setresgid(gid, gid, gid).map_err(|error| failed("setresgid", error))?;
+    setresuid(uid, uid, uid).map_err(|error| failed("setresuid", error))?;
+    set_capabilities(0)?;
+    if landlock_version() >= LANDLOCK_SCOPES { landlock_scope() } else { Ok(()) }
+}
+
+/// 0 where the kernel has none.
+pub(super) fn landlock_version() -> i64 {
+    const VERSION: u32 = 1;
+    let none = std::ptr::null::<u8>();
+    // SAFETY: asks for a number; nothing is read.
+    unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) }.max(0)
+}
+
+/// Fences signals, ptrace and abstract sockets to the measured tree.
+fn landlock_scope() -> Result<()> {
     const SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL: u64 = 3;
     let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL];
     // SAFETY: the attributes are 24 bytes of this frame, as large as they are said to be.
@@ -86,14 +116,13 @@ fn landlock_scope() -> bool {
         libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), 0)
     };
     if ruleset < 0 {
-        return false;
+        return Err(failed("landlock_create_ruleset", Errno::last()));
     }
-    // SAFETY: integers only; the descriptor was just made and is closed below.
-    unsafe {
-        let restricted = libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) == 0;
-        libc::close(ruleset as libc::c_int);
-        restricted
+    // SAFETY: integers only; the descriptor closes with the execve.
+    if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } < 0 {
+        return Err(failed("landlock_restrict_self", Errno::last()));
     }
+    Ok(())
 }
 
 /// Nothing ignored and nothing blocked: what the driver or its caller ignored is no part of the run.

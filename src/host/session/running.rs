@@ -7,14 +7,14 @@ use crate::files::RootPath;
 use crate::host::cgroup::SessionCgroup;
 use crate::host::folder::Folder;
 use crate::host::interrupt::Interrupt;
-use crate::host::launch;
+use crate::host::launch::{Init, Ordered, Program, SpawnRequest, SpawnedProcess, Spawner};
 use crate::host::output::{self, CapturedStream};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::io::PipeWriter;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::process::{Child, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,34 +29,60 @@ fn lost(path: &RootPath, error: std::io::Error) -> Error {
 
 type Reader = JoinHandle<CapturedStream>;
 
-/// A run whose launcher is getting ready. Its cgroup is still empty.
+/// A run whose init is getting ready. Its cgroup is still empty.
 #[derive(Debug)]
 pub struct Launching<'host> {
-    pub(super) launcher: launch::Launching,
-    pub(super) session: Session<'host>,
+    // The init before the rest: it ends before the cgroup is removed and the folders go.
+    init: Init,
+    program: Ordered,
+    stdout: PipeReader,
+    stderr: PipeReader,
+    session: Session<'host>,
 }
 
 impl<'host> Launching<'host> {
-    /// The launcher joins the cgroup and becomes the program.
+    pub(super) fn new(init: Init, program: Program, session: Session<'host>) -> Result<Self> {
+        let pipe = |path: &RootPath| std::io::pipe().map_err(|error| lost(path, error));
+        let (stdout, to_stdout) = pipe(&session.spec.stdout)?;
+        let (stderr, to_stderr) = pipe(&session.spec.stderr)?;
+        let nothing = File::open("/dev/null")
+            .map_err(|error| Error::io("cannot open", Path::new("/dev/null"), error))?;
+        let stdio = [nothing.into(), to_stdout.into(), to_stderr.into()];
+        let program = init.spawner().order(SpawnRequest { program, stdio })?;
+        Ok(Self { init, program, stdout, stderr, session })
+    }
+
+    /// The process whose children may join the session's cgroup.
+    #[must_use]
+    pub fn init(&self) -> u32 {
+        self.init.pid()
+    }
+
+    /// Starts further programs in this session; a program's process exists before the session's own begins, if need be.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        self.init.spawner()
+    }
+
+    /// The process joins the cgroup and becomes the program.
     ///
     /// # Errors
     /// `SandboxFailed`, `ProgramUnusable`, `OutputLost`.
     pub fn go(self) -> Result<Running<'host>> {
-        let Self { launcher, session } = self;
+        let Self { init, program, stdout, stderr, session } = self;
+        let pending = program.pending()?;
         let started = Instant::now();
-        let mut launched = launcher.go()?;
+        let root = pending.start()?;
         let (stop, stopper) = std::io::pipe().map_err(|error| lost(&session.spec.stdout, error))?;
-        let readers = readers(&session.spec, &mut launched.child, stop);
+        let readers = readers(&session.spec, stdout, stderr, stop);
         let mut running = Running {
             cgroup: session.cgroup,
+            init,
+            root,
             work: session.work,
             logs: session.logs,
             interrupt: session.interrupt,
             timeout: session.spec.timeout,
-            child: launched.child,
-            program: launched.program,
-            notes: launched.notes,
-            fences: launched.fences,
             started,
             stopper,
             stdout: None,
@@ -73,14 +99,12 @@ impl<'host> Launching<'host> {
 #[derive(Debug)]
 pub struct Running<'host> {
     cgroup: Arc<SessionCgroup>,
+    init: Init,
+    root: SpawnedProcess,
     work: Folder,
     logs: Folder,
     interrupt: Interrupt,
     timeout: Option<Duration>,
-    child: Child,
-    program: PathBuf,
-    notes: Vec<String>,
-    fences: Vec<String>,
     started: Instant,
     stopper: PipeWriter,
     stdout: Option<Reader>,
@@ -94,6 +118,8 @@ pub struct Running<'host> {
 pub struct Ended {
     /// How the root process ended.
     pub outcome: Outcome,
+    /// Programs that the driver started, the root among them: so many processes joined the session from outside.
+    pub programs: u32,
     /// The file that was executed.
     pub program: PathBuf,
     /// What a person should know, one line each.
@@ -131,7 +157,13 @@ impl Running<'_> {
     /// The root process.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.root.pid()
+    }
+
+    /// Starts further programs in this session.
+    #[must_use]
+    pub fn spawner(&self) -> Spawner {
+        self.init.spawner()
     }
 
     /// Waits for the end of the whole tree. At the time limit, or when this process is told to stop, the tree is
@@ -139,23 +171,24 @@ impl Running<'_> {
     ///
     /// # Errors
     /// `TreeSurvives` when something lives on after `cgroup.kill`; `OutputLost` when a reader died.
-    pub fn wait(mut self) -> Result<Ended> {
+    pub fn wait(self) -> Result<Ended> {
         let stop = self.wait_for_root()?;
         if !matches!(stop, Stop::Exited) {
             self.cgroup.kill()?;
         }
-        let status = self.child.wait().map_err(|error| {
-            Error::new(Code::TreeSurvives, format!("cannot wait for process {}: {error}", self.child.id()))
-        })?;
+        let status = self.root.wait()?;
         let stragglers = self.end_stragglers()?;
         let outcome = outcome(status, &stop, stragglers, self.started.elapsed());
+        let programs = self.init.spawner().started();
+        drop(self.init);
         // From here on nobody of the tree can write; what the pipes hold is all that there will be.
         drop(self.stopper);
         Ok(Ended {
             outcome,
-            program: self.program,
-            notes: self.notes,
-            fences: self.fences,
+            programs,
+            program: self.root.program,
+            notes: self.root.notes,
+            fences: self.root.fences,
             stdout: join(self.stdout)?,
             stderr: join(self.stderr)?,
             work: self.work,
@@ -165,14 +198,13 @@ impl Running<'_> {
     }
 
     fn wait_for_root(&self) -> Result<Stop> {
-        let root = pidfd(self.child.id())?;
         let until = self.timeout.map(|timeout| self.started + timeout);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(Stop::TimedOut);
             }
-            let mut fds = vec![PollFd::new(root.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![PollFd::new(self.root.pidfd(), PollFlags::POLLIN)];
             fds.extend(self.interrupt.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             // Rounded up, so that the last round doesn't spin.
             let timeout = left.map_or(PollTimeout::NONE, |left| {
@@ -211,10 +243,12 @@ impl Running<'_> {
     }
 }
 
-fn readers(spec: &Spec, child: &mut Child, stop: std::io::PipeReader) -> Result<(Reader, Reader)> {
-    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-        return Err(Error::new(Code::Internal, "the launcher was started without pipes"));
-    };
+fn readers(
+    spec: &Spec,
+    stdout: PipeReader,
+    stderr: PipeReader,
+    stop: PipeReader,
+) -> Result<(Reader, Reader)> {
     let limit = spec.output_bytes;
     let second = stop.try_clone().map_err(|error| lost(&spec.stderr, error))?;
     let stdout =
@@ -238,17 +272,4 @@ fn outcome(status: ExitStatus, stop: &Stop, stragglers: u32, elapsed: Duration) 
 fn join(reader: Option<Reader>) -> Result<CapturedStream> {
     let died = || Error::new(Code::OutputLost, "the reader of the measured program's output died");
     reader.ok_or_else(died)?.join().map_err(|_| died())
-}
-
-fn pidfd(pid: u32) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open takes integers and gives back a new descriptor or -1.
-    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(Error::new(
-            Code::Internal,
-            format!("cannot watch process {pid}: {}", nix::Error::last()),
-        ));
-    }
-    // SAFETY: the descriptor was just made and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -126,7 +126,7 @@ fn windows(folder: &Path) -> Option<f64> {
         return None;
     }
     let run = tempfile::tempdir().unwrap();
-    let cgroup = std::sync::Arc::new(SessionCgroup::create(64).unwrap());
+    let cgroup = std::sync::Arc::new(SessionCgroup::create(&assay_gates::gate::Limits::default()).unwrap());
     let control = ControlSocket::open(CallConfig {
         run_id: "bench".into(),
         socket: run.path().join("control.sock"),

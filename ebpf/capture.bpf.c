@@ -311,6 +311,10 @@ static __always_inline int do_exit(u64 *arguments, u32 program)
         if (out) {
             out->record.nr = regs->orig_ax;
             out->record.ret = ret;
+            // Nobody has changed them since the call.
+            out->record.a = regs->di;
+            out->record.b = regs->si;
+            out->record.c = regs->dx;
             commit(counters_, out);
         }
         return 0;

@@ -38,9 +38,13 @@ struct cgroup_subsys_state {
     struct cgroup *cgroup;
 };
 
+struct cgroup_root {
+    int hierarchy_id; // 0: version 2
+};
 struct cgroup {
     struct cgroup_subsys_state self;
     struct kernfs_node *kn;
+    struct cgroup_root *root;
     int level;
     struct cgroup *ancestors[0];
 };

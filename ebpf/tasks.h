@@ -135,6 +135,9 @@ static __always_inline int do_attach(u64 *arguments, u32 program)
     struct task_struct *task = (void *)arguments[2];
     bool threadgroup = arguments[3];
     struct task_state *state = known_task(task);
+    // Groups of other hierarchies only limit, and their ids may be those of ours.
+    if (BPF_CORE_READ(destination, root, hierarchy_id))
+        return 0;
     bool inside = under_session(destination);
     if (!state && !inside)
         return 0;

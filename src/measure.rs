@@ -7,8 +7,9 @@ use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
 use crate::files::RootPath;
+use crate::gate::{Allowance, Limits};
 use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
-use crate::host::cgroup::{self, SessionCgroup};
+use crate::host::cgroup::SessionCgroup;
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
@@ -56,6 +57,10 @@ pub struct Measurement {
     pub place: Place,
     /// Further files and folders that must not be seen; the outputs below are hidden anyway.
     pub hide: Vec<PathBuf>,
+    /// What the fence around system calls lets through.
+    pub allow: Vec<Allowance>,
+    /// How much the tree may use before it is killed.
+    pub limits: Limits,
     /// The tree is killed after this long.
     pub timeout: Option<Duration>,
     /// Bytes of the ring between kernel and reader; [`RING_BYTES`](crate::capture::RING_BYTES) but on small hosts.
@@ -220,6 +225,7 @@ impl<'host> Prepared<'host> {
         wanted.output.create_folder()?;
         let options = ArmOptions::new(&wanted.run_id, cgroup.path(), spool.path())
             .ring(wanted.ring_bytes)
+            .keep(wanted.limits.effects_mib << 20)
             .joiners_of(launching.init());
         let mut recorder = Recorder::arm_with(&options, programs.take())?;
         let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
@@ -227,7 +233,8 @@ impl<'host> Prepared<'host> {
         if Interrupt::install()?.requested().is_some() {
             return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
         }
-        let ended = launching.go()?.wait()?;
+        let limit = || format!("effects: more than {} MiB of records", wanted.limits.effects_mib);
+        let ended = launching.go()?.wait_watching(&|| recorder.is_over_budget().then(limit))?;
         recorder.started(ended.programs);
         let report = calls.map(CallServer::finish);
         let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
@@ -344,7 +351,8 @@ fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Pat
         place: wanted.place.clone(),
         hide,
         timeout: wanted.timeout,
-        pids: cgroup::DEFAULT_PIDS,
+        allow: wanted.allow.clone(),
+        limits: wanted.limits.clone(),
         launcher: wanted.binary.clone(),
         stdout: wanted.output.join("stdout.log"),
         stderr: wanted.output.join("stderr.log"),
@@ -385,6 +393,10 @@ fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, 
         Network::Host => "host",
     };
     let user = format!("{} (uid {}, gid {})", wanted.user.name, wanted.user.uid, wanted.user.gid);
+    let missing = missing_fences(wanted);
+    if !missing.is_empty() {
+        summary.proof.environment.insert("fences_missing".into(), missing.join(", "));
+    }
     for (name, value) in [
         ("network", network.to_owned()),
         ("measured_user", user),
@@ -394,6 +406,25 @@ fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, 
     ] {
         summary.proof.environment.insert(name.to_owned(), value);
     }
+}
+
+/// Fences of a gate that this measurement does without, in words.
+#[must_use]
+pub fn missing_fences(wanted: &Measurement) -> Vec<&'static str> {
+    let mut missing = Vec::new();
+    missing.extend((!wanted.user.is_alone()).then_some("a uid of its own"));
+    missing.extend((wanted.network == Network::Host).then_some("private network"));
+    if matches!(wanted.place, Place::Host { .. }) {
+        missing.extend([
+            "read-only file system",
+            "limits on what is written",
+            "homes and temporary folders out of sight",
+            "sockets of services that start meanwhile",
+        ]);
+    }
+    missing.extend(wanted.allow.contains(&Allowance::IoUring).then_some("io_uring refused"));
+    missing.extend(wanted.allow.contains(&Allowance::Namespaces).then_some("namespaces and mounts refused"));
+    missing
 }
 
 /// A folder that only root can enter, on a disk, gone at the end; a killed driver's is removed by the next one.

@@ -9,6 +9,11 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 const AT_REMOVEDIR: u64 = 0x200;
 const CREAT_FLAGS: u64 = 0o1101; // O_CREAT | O_WRONLY | O_TRUNC
 const EFAULT: i64 = -14;
+const EPERM: i64 = -1;
+const ENOSYS: i64 = -38;
+const EAFNOSUPPORT: i64 = -97;
+/// Mark of a call that the sandbox's fence refused.
+pub const REFUSED: &str = "refused";
 const NR_CREAT: i32 = 85;
 const NR_UNLINKAT: i32 = 263;
 
@@ -105,10 +110,16 @@ impl Decoder {
                 }
                 return;
             }
+            kind::EXIT_ONLY if header.nr == syscalls::CLONE3 && header.ret == ENOSYS => return,
             kind::EXIT_ONLY => {
                 effect.operation = Operation::ExitWithoutEnter;
                 effect.syscall = syscalls::syscall_name(header.nr);
                 effect.return_value = Some(header.ret);
+                if syscalls::fenced(header.nr).is_some() && [EPERM, EAFNOSUPPORT].contains(&header.ret) {
+                    effect.operation = Operation::Escape;
+                    effect.marks.push(REFUSED.into());
+                    arguments(record, &mut effect);
+                }
             }
             kind::FOREIGN => {
                 effect.operation = Operation::ForeignAbi;
@@ -361,6 +372,9 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
                 "unshare" | "setns" => {
                     format!("flags={:#x}", if effect.syscall == "unshare" { a } else { b })
                 }
+                "clone" => format!("flags={a:#x}"),
+                "socket" | "socketpair" => format!("family={a} type={b} protocol={c}"),
+                "keyctl" => format!("operation={a}"),
                 "bpf" => format!("command={a}"),
                 "process_vm_readv" | "process_vm_writev" => format!("pid={}", argument(a)),
                 "io_uring_setup" => format!("entries={a}"),

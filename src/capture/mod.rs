@@ -17,6 +17,7 @@ mod spool;
 pub mod syscalls;
 mod text;
 
+pub use decode::REFUSED;
 pub use effect::{Effect, Operation, PathState, PathValue};
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};

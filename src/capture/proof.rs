@@ -119,6 +119,9 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
     if seen.outcome.timed_out {
         proof.reasons.push("timed_out: the driver ended the tree at its time limit".into());
     }
+    if let Some(limit) = &seen.outcome.exceeded {
+        proof.reasons.push(format!("limit_exceeded: {limit}: the tree was ended"));
+    }
     if seen.outcome.interrupted {
         proof.reasons.push("interrupted: the driver was told to stop".into());
     }

@@ -23,6 +23,9 @@ pub struct Outcome {
     /// The driver killed the tree because it was itself told to stop.
     #[serde(default)]
     pub interrupted: bool,
+    /// The driver (or the kernel) ended the tree because it ran into this limit, e.g. `memory: more than 2048 MiB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exceeded: Option<String>,
     /// Processes that outlived the root process and were killed by the driver.
     #[serde(default)]
     pub stragglers: u32,

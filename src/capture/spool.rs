@@ -78,6 +78,12 @@ impl Spool {
         }
     }
 
+    /// Whether more came than is kept.
+    #[must_use]
+    pub fn is_over_budget(&self) -> bool {
+        self.over_budget > 0
+    }
+
     /// Closes the writing side.
     ///
     /// # Errors

@@ -86,10 +86,55 @@ pub fn syscall(nr: i32) -> Option<&'static Syscall> {
     RECORDED.binary_search_by_key(&nr, |row| row.nr).ok().map(|at| &RECORDED[at])
 }
 
+/// Calls that the sandbox's fence can refuse, in order of their numbers on x86_64. They end without having begun.
+pub const FENCED: &[(i32, &str)] = &[
+    (41, "socket"),
+    (53, "socketpair"),
+    (56, "clone"),
+    (155, "pivot_root"),
+    (161, "chroot"),
+    (165, "mount"),
+    (166, "umount2"),
+    (175, "init_module"),
+    (176, "delete_module"),
+    (246, "kexec_load"),
+    (248, "add_key"),
+    (249, "request_key"),
+    (250, "keyctl"),
+    (272, "unshare"),
+    (298, "perf_event_open"),
+    (308, "setns"),
+    (313, "finit_module"),
+    (320, "kexec_file_load"),
+    (321, "bpf"),
+    (323, "userfaultfd"),
+    (425, "io_uring_setup"),
+    (426, "io_uring_enter"),
+    (427, "io_uring_register"),
+    (428, "open_tree"),
+    (429, "move_mount"),
+    (430, "fsopen"),
+    (431, "fsconfig"),
+    (432, "fsmount"),
+    (433, "fspick"),
+    (442, "mount_setattr"),
+    (467, "open_tree_attr"),
+];
+
+/// The fence answers this one as a kernel without it does, and libc calls `clone` instead: no effect.
+pub const CLONE3: i32 = 435;
+
+/// The name of a call that the fence can refuse.
+#[must_use]
+pub fn fenced(nr: i32) -> Option<&'static str> {
+    FENCED.iter().find(|(fenced, _)| *fenced == nr).map(|(_, name)| *name)
+}
+
 /// Name of any syscall for a record that carries only its number.
 #[must_use]
 pub fn syscall_name(nr: i32) -> String {
-    syscall(nr).map_or_else(|| format!("syscall_{nr}"), |row| row.name.to_owned())
+    let name = syscall(nr).map(|row| row.name).or_else(|| fenced(nr));
+    name.map_or_else(|| format!("syscall_{nr}"), str::to_owned)
 }
 
 /// Names of the `io_uring` operations, by opcode, as of Linux 6.18.

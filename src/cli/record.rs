@@ -1,6 +1,7 @@
 //! `record`: one measured run of any command, to one archive.
 
 use crate::error::{Code, Error, Exit, Result};
+use crate::gate::Limits;
 use clap::ValueEnum;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,7 +37,7 @@ pub(super) struct Args {
     /// A policy proxy writes its decisions to this file; it must not exist yet.
     #[arg(long, value_name = "FILE")]
     policy_decision_log: Option<PathBuf>,
-    /// User that the command runs as: by default the one who called sudo, else nobody.
+    /// User that the command runs as: by default the one who called sudo, else one of its own.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
     /// Network of the command.
@@ -51,6 +52,12 @@ pub(super) struct Args {
     /// Bytes of the ring between kernel and reader; rounded up to a power of two. Too few, and records are lost.
     #[arg(long, value_name = "BYTES", default_value_t = crate::capture::RING_BYTES, value_parser = super::ring_bytes())]
     ring_bytes: u32,
+    /// What the fence around system calls lets the command do; repeatable.
+    #[arg(long, value_enum, value_name = "WHAT")]
+    allow: Vec<Allow>,
+    /// Memory of the command's processes in MiB; more ends them.
+    #[arg(long, value_name = "MIB", default_value_t = Limits::default().memory_mib, value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
+    memory_mib: u64,
     /// Folder for everything beyond the archive: every effect, the proof of completeness, the output.
     #[arg(long, value_name = "DIR")]
     effects: Option<PathBuf>,
@@ -78,6 +85,14 @@ enum Reach {
     None,
     /// The host's network; written into the evidence.
     Host,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Allow {
+    /// io_uring.
+    IoUring,
+    /// Namespaces and mounts of its own.
+    Namespaces,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -121,17 +136,18 @@ mod imp {
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod imp {
-    use super::{Args, Reach, Shim};
+    use super::{Allow, Args, Reach, Shim};
     use crate::error::{Code, Error, Exit, Result};
     use crate::evidence::RedactionKey;
     use crate::files::RootPath;
+    use crate::gate::{Allowance, Limits};
     use crate::host::launch::Network;
     use crate::host::program::{Who, can_enter};
     use crate::host::rights::Rights;
     use crate::host::session::{CapturedStream, Host, Place};
     use crate::host::user::MeasuredUser;
     use crate::host::{WORK, environment};
-    use crate::measure::{LogPlace, Measured, Measurement, measure};
+    use crate::measure::{LogPlace, Measured, Measurement, measure, missing_fences};
     use crate::report;
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
@@ -146,6 +162,10 @@ mod imp {
         let own_folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
         let wanted = measurement(&args, run_id, own_folder.path())?;
+        let missing = missing_fences(&wanted);
+        if !missing.is_empty() {
+            report::diagnostic(&format!("not fenced as in a gate: without {}", missing.join(", ")));
+        }
         let measured = measure(&host, wanted.clone(), &key, &mut None)?;
         show(&measured, &wanted.output, wanted.user.name.as_str());
         let exit = measured.exit();
@@ -230,6 +250,15 @@ mod imp {
             },
             place: Place::Host { cwd },
             hide: Vec::new(),
+            allow: args
+                .allow
+                .iter()
+                .map(|allow| match allow {
+                    Allow::IoUring => Allowance::IoUring,
+                    Allow::Namespaces => Allowance::Namespaces,
+                })
+                .collect(),
+            limits: Limits { memory_mib: args.memory_mib, ..Limits::default() },
             timeout: args.timeout,
             ring_bytes: args.ring_bytes,
             sdk_log: args.sdk_event_log.as_ref().map(|path| LogPlace::At(absolute(path))),

@@ -3,6 +3,7 @@
 //! Definitions are data. What a gate may claim, what it must measure and how it is judged is declared here,
 //! so that a judge never decides after the fact what it should have looked for.
 
+use super::{Allowance, Limits};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -55,6 +56,12 @@ pub struct Definition {
     /// Seconds after which the tree is killed and the run is incomplete.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: u64,
+    /// What the fence around system calls lets this gate's program do; nothing that it need not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<Allowance>,
+    /// How much a run may use before it is ended.
+    #[serde(default, skip_serializing_if = "Limits::are_default")]
+    pub limits: Limits,
     /// What a run must show to be accepted.
     pub expect: Expectations,
     /// The predeclared scenario, for gates that end in review rows.
@@ -196,6 +203,9 @@ pub struct Expectations {
     /// The SDK layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sdk: Option<ExpectedSdk>,
+    /// Calls that the fence around system calls must have refused, by name, e.g. `keyctl`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// Opens that must be in the kernel layer, each exactly `count` times.
     #[serde(default)]
     pub opens: Vec<ExpectedOpen>,

@@ -1,12 +1,14 @@
 //! What a gate is: definition, validation, selection, plan.
 
 mod catalog;
+mod confinement;
 mod definition;
 pub mod dependencies;
 mod plan;
 mod validate;
 
 pub use catalog::{Catalog, Entry};
+pub use confinement::{Allowance, Limits};
 pub use definition::{
     AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
     ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,

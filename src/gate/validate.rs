@@ -1,6 +1,7 @@
 //! What types alone can't say of a definition.
 
 use super::{Definition, Group, Presence};
+use crate::capture::syscalls::FENCED;
 use crate::error::{Code, Error, Result};
 use crate::files::parse_yaml;
 use std::fmt::Display;
@@ -55,6 +56,14 @@ fn check(gate: &Definition) -> Result<(), Broken> {
     }
     if gate.timeout_seconds == 0 || gate.timeout_seconds > 3600 {
         return broken("timeout_seconds", "expected 1 to 3600");
+    }
+    if let Some((field, expected)) = gate.limits.broken() {
+        return broken(field, expected);
+    }
+    if let Some(name) =
+        gate.expect.refused.iter().find(|name| !FENCED.iter().any(|(_, fenced)| fenced == *name))
+    {
+        return Err(("expect.refused", format!("{name} is no call that the fence refuses")));
     }
     for name in gate.seed.keys() {
         if !is_plain_relative(name) {
@@ -127,6 +136,9 @@ mod tests {
             ("timeout_seconds: 60", "timeout_seconds: 0", "timeout_seconds"),
             ("timeout_seconds: 60", "seed: {../x: y}", "seed"),
             ("timeout_seconds: 60", "env: {LD_PRELOAD: x}", "env"),
+            ("timeout_seconds: 60", "limits: {memory_mib: 1}", "limits.memory_mib"),
+            ("timeout_seconds: 60", "limits: {processes: 0}", "limits.processes"),
+            ("  exit_code: 0", "  refused: [read]", "expect.refused"),
             ("policy: absent", "policy: required", "policy"),
             ("sdk: absent", "sdk: required", "expect"),
             ("group: all", "group: scenario", "scenario"),

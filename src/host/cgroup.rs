@@ -4,14 +4,17 @@
 //! (`assay-gates-<pid>-<start time>-<n>`), and may have no children.
 
 mod leftovers;
+mod limits;
 
 pub(super) use leftovers::owner_in_name;
 pub use leftovers::{Leftover, leftovers, reap};
+use limits::Applied;
 
 use super::PREFIX;
 use super::mounts::{self, Mount};
 use super::owner::Owner;
 use crate::error::{Code, Error, Result};
+use crate::gate::Limits;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -21,9 +24,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-
-/// Processes that a measured tree may have at once, unless the caller says otherwise.
-pub const DEFAULT_PIDS: u64 = 512;
 
 /// Where session cgroups can be made on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,16 +125,15 @@ pub struct SessionCgroup {
     events: Mutex<File>,
     id: u64,
     parent: Parent,
-    pids_v1: Option<PathBuf>,
-    limits: Vec<String>,
+    limits: Applied,
 }
 
 impl SessionCgroup {
-    /// Makes an empty cgroup that takes no children, with at most `pids` processes where a controller is available.
+    /// Makes an empty cgroup that takes no children, limited as far as controllers are available.
     ///
     /// # Errors
     /// `CgroupUnusable`, naming the file that refused.
-    pub fn create(pids: u64) -> Result<Self> {
+    pub fn create(limits: &Limits) -> Result<Self> {
         let parent = Parent::find()?;
         let folder = parent.folder.join(format!("{PREFIX}-{}-{}", Owner::current(), next_number()));
         let at = |doing: &str, error: std::io::Error| {
@@ -151,8 +150,7 @@ impl SessionCgroup {
             events: Mutex::new(events),
             id,
             parent,
-            pids_v1: None,
-            limits: Vec::new(),
+            limits: Applied::default(),
         };
         write(&folder.join("cgroup.max.descendants"), "0")?;
         if cgroup.is_populated()? {
@@ -160,30 +158,8 @@ impl SessionCgroup {
                 Error::new(Code::Internal, "a cgroup that was just made has processes").at(folder.display())
             );
         }
-        cgroup.limit(pids)?;
+        cgroup.limits.apply(&cgroup.folder, limits)?;
         Ok(cgroup)
-    }
-
-    /// Version 2 first, then the version 1 hierarchy; the launcher falls back to RLIMIT_NPROC when neither is there.
-    fn limit(&mut self, pids: u64) -> Result<()> {
-        if self.folder.join("pids.max").exists() {
-            write(&self.folder.join("pids.max"), &pids.to_string())?;
-            self.limits.push(format!("pids.max={pids} (cgroup v2)"));
-            return Ok(());
-        }
-        let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
-        let own = mounts::membership(&read(Path::new("/proc/self/cgroup"))?, "pids");
-        let (Some(mount), Some(own)) = (mounts::cgroup1(&mounts, "pids"), own) else { return Ok(()) };
-        let inside = own.strip_prefix(&mount.root).unwrap_or(Path::new(""));
-        let name = self.folder.file_name().unwrap_or_default();
-        let folder = mount.point.join(inside).join(name);
-        if std::fs::create_dir(&folder).is_err() {
-            return Ok(());
-        }
-        self.pids_v1 = Some(folder.clone());
-        write(&folder.join("pids.max"), &pids.to_string())?;
-        self.limits.push(format!("pids.max={pids} (cgroup v1)"));
-        Ok(())
     }
 
     /// The cgroup's id, read back from the kernel: its inode, which `bpf_get_current_cgroup_id` gives too.
@@ -213,7 +189,19 @@ impl SessionCgroup {
     /// Limits that are in force, in words.
     #[must_use]
     pub fn limits(&self) -> &[String] {
-        &self.limits
+        self.limits.words()
+    }
+
+    /// Whether a controller bounds the number of processes.
+    #[must_use]
+    pub fn bounds_processes(&self) -> bool {
+        self.limits.bounds_processes()
+    }
+
+    /// The limit that the tree has run into, in words.
+    #[must_use]
+    pub fn exceeded(&self) -> Option<String> {
+        self.limits.exceeded(|| self.processes())
     }
 
     /// `cgroup.procs` of every group of the session, opened for writing: whoever writes `0` to it joins, whatever its own
@@ -222,7 +210,7 @@ impl SessionCgroup {
     /// # Errors
     /// `CgroupUnusable`, naming the file.
     pub fn procs_files(&self) -> Result<Vec<File>> {
-        let folders = self.pids_v1.iter().chain([&self.folder]);
+        let folders = self.limits.groups().iter().chain([&self.folder]);
         folders.map(|folder| open_for_writing(&folder.join("cgroup.procs"))).collect()
     }
 
@@ -293,7 +281,7 @@ impl SessionCgroup {
             return Ok(());
         }
         remove_tree(&self.folder)?;
-        self.pids_v1.as_deref().map_or(Ok(()), remove_v1)
+        self.limits.groups().iter().try_for_each(|group| remove_v1(group))
     }
 }
 

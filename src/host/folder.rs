@@ -95,6 +95,13 @@ impl Folder {
         PathBuf::from(format!("/proc/self/fd/{}", self.mount.as_raw_fd()))
     }
 
+    /// Nothing more fits in: no byte or no file.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        nix::sys::statvfs::fstatvfs(&self.mount)
+            .is_ok_and(|found| found.blocks_available() == 0 || found.files_available() == 0)
+    }
+
     /// Writes a file that belongs to the measured user. Only before the measured program runs.
     ///
     /// # Errors

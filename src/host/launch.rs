@@ -27,6 +27,7 @@ mod frame;
 pub(super) use frame::{receive, send};
 
 use crate::error::{Code, Error, Result};
+use crate::gate::Allowance;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -65,8 +66,12 @@ pub struct Sandbox {
     pub gid: u32,
     /// The user's name, for messages.
     pub user: String,
+    /// No other process of the host is this user.
+    pub alone: bool,
     /// Network.
     pub network: Network,
+    /// What the fence around system calls lets through.
+    pub allow: Vec<Allowance>,
     /// What programs see of the file system.
     pub view: FileView,
     /// Processes of that user, when no pids controller bounds the tree.
@@ -94,10 +99,18 @@ pub type Passed = usize;
 pub struct FileView {
     /// Everything is read-only but the folders attached and the private ones.
     pub read_only: bool,
-    /// Folders replaced by an empty private tmpfs.
+    /// Folders at the top that are seen; every other one is covered. Empty: all are seen.
+    pub keep: Vec<PathBuf>,
+    /// Folders replaced by an empty private tmpfs, outer ones first.
     pub private: Vec<PrivateFolder>,
     /// Files and folders that appear at another (or the same) place.
     pub binds: Vec<Bind>,
+    /// Symbolic links below private folders: where, and what to.
+    pub links: Vec<(PathBuf, PathBuf)>,
+    /// Where terminals of the session's own are, if anywhere.
+    pub terminals: Option<PathBuf>,
+    /// Line of the measured user in `/etc/passwd`, when the host has none.
+    pub passwd_line: Option<String>,
     /// Detached mounts and where they are attached.
     pub attach: Vec<(Passed, PathBuf)>,
     /// Files and folders that are covered, if they exist.
@@ -341,9 +354,14 @@ impl Init {
         self.spawner.clone()
     }
 
+    /// Ends init when everything that it started has ended, and waits until it has told how.
+    pub fn finish(mut self) {
+        self.end(Shutdown::Write);
+    }
+
     /// Ends init, and with it whatever is left in its namespace.
-    fn end(&mut self) {
-        let _gone_already = self.spawner.shared.socket.shutdown(Shutdown::Both);
+    fn end(&mut self, how: Shutdown) {
+        let _gone_already = self.spawner.shared.socket.shutdown(how);
         if let Some(reader) = self.reader.take() {
             let _it_panicked = reader.join();
         }
@@ -354,7 +372,7 @@ impl Init {
 
 impl Drop for Init {
     fn drop(&mut self) {
-        self.end();
+        self.end(Shutdown::Both);
     }
 }
 

@@ -6,11 +6,14 @@
 
 mod fences;
 mod process;
+mod syscalls;
 mod view;
 
 use super::launch::{Failure, Network, Order, Report, Sandbox, receive, send};
 use super::program::{self, Who};
 use crate::error::{Code, Error, Exit, Result};
+use crate::gate::Allowance;
+use fences::Landlock;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
@@ -22,6 +25,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// How long the last processes may take to end once the driver has had enough.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 
 /// Runs the init of a session for the driver that speaks over standard input, until that closes it.
 #[must_use]
@@ -49,8 +56,14 @@ fn take_standard_input() -> std::io::Result<UnixStream> {
     Ok(driver.into())
 }
 
-/// Fences in force, in words.
-fn build(sandbox: &Sandbox, passed: &[OwnedFd]) -> Result<Vec<String>> {
+/// What is put around each program, and all that is in force, in words.
+struct Fences {
+    names: Vec<String>,
+    landlock: Landlock,
+    filter: syscalls::Filter,
+}
+
+fn build(sandbox: &Sandbox, passed: &[OwnedFd]) -> Result<Fences> {
     let mut namespaces = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
@@ -60,13 +73,14 @@ fn build(sandbox: &Sandbox, passed: &[OwnedFd]) -> Result<Vec<String>> {
     }
     unshare(namespaces).map_err(|error| fences::failed("unshare", error))?;
     fences::limits()?;
-    view::build(&sandbox.view, passed)?;
+    let writable = view::build(&sandbox.view, passed)?;
     if sandbox.network == Network::None {
         fences::loopback_up()?;
     }
     fences::confine_init()?;
+    let allows = |allowance| sandbox.allow.contains(&allowance);
     let mut names = vec![
-        "uid",
+        if sandbox.alone { "uid of its own" } else { "uid" },
         "no_new_privs",
         "no capabilities",
         "private processes",
@@ -75,10 +89,20 @@ fn build(sandbox: &Sandbox, passed: &[OwnedFd]) -> Result<Vec<String>> {
         "private host name",
         "private cgroup view",
     ];
+    names.push(match (allows(Allowance::IoUring), allows(Allowance::Namespaces)) {
+        (false, false) => "system calls",
+        (true, false) => "system calls but io_uring",
+        (false, true) => "system calls but namespaces",
+        (true, true) => "system calls but io_uring and namespaces",
+    });
     names.extend((sandbox.network == Network::None).then_some("private network"));
     names.extend(sandbox.view.read_only.then_some("read-only file system"));
-    names.extend((fences::landlock_version() >= fences::LANDLOCK_SCOPES).then_some("landlock signal scope"));
-    Ok(names.into_iter().map(str::to_owned).collect())
+    // Landlock would refuse every mount of the program's own.
+    let writable = (sandbox.view.read_only && !allows(Allowance::Namespaces)).then_some(writable.as_slice());
+    let landlock = Landlock::new(writable)?;
+    names.extend(&landlock.fences);
+    let names = names.into_iter().map(str::to_owned).collect();
+    Ok(Fences { names, landlock, filter: syscalls::Filter::new(&sandbox.allow)? })
 }
 
 /// Readable when a child has ended.
@@ -101,7 +125,7 @@ fn refuse(driver: &UnixStream, error: &Error) {
 struct Init {
     sandbox: Sandbox,
     passed: Vec<OwnedFd>,
-    fences: Vec<String>,
+    fences: Fences,
     driver: UnixStream,
     children: SignalFd,
     /// Numbers of orders by process id.
@@ -126,6 +150,19 @@ impl Init {
                 return;
             }
             if ordered && self.order().is_none() {
+                return self.finish();
+            }
+        }
+    }
+
+    /// What was killed a moment ago may not have come to its end: its status is still told, if it comes soon.
+    fn finish(&mut self) {
+        let until = Instant::now() + LAST_REPORTS;
+        while self.reap().is_some() && !self.programs.is_empty() {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut wanted = [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            if left.is_zero() || !matches!(poll(&mut wanted, timeout), Ok(1..) | Err(Errno::EINTR)) {
                 return;
             }
         }
@@ -158,7 +195,7 @@ impl Init {
                     number,
                     program: made.program,
                     notes: made.notes,
-                    fences: self.fences.clone(),
+                    fences: self.fences.names.clone(),
                 };
                 send(&self.driver, &report, &[made.pidfd.as_fd(), made.word.as_fd()])
             }
@@ -185,7 +222,7 @@ impl Init {
             }
         };
         let (word, theirs) = UnixStream::pair().map_err(failed("socket"))?;
-        let ready = process::Ready::new(sandbox, &self.passed, program, &found.path)?;
+        let ready = process::Ready::new(sandbox, &self.passed, &self.fences, program, &found.path)?;
         // SAFETY: this process has one thread.
         let child = match unsafe { nix::unistd::fork() }.map_err(|error| fences::failed("fork", error))? {
             nix::unistd::ForkResult::Child => {

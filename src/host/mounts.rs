@@ -71,6 +71,24 @@ pub fn cgroup1<'a>(mounts: &'a [Mount], controller: &str) -> Option<&'a Mount> {
         .find(|mount| mount.kind == "cgroup" && mount.options.iter().any(|option| option == controller))
 }
 
+/// Controllers that limit a session, and where version 1 hierarchies may hold them.
+pub const CONTROLLERS: [&str; 3] = ["pids", "memory", "cpu"];
+
+/// Where groups of sessions may be: the version 2 hierarchy, and version 1 hierarchies (`true`) of [`CONTROLLERS`].
+#[must_use]
+pub fn hierarchies(mounts: &[Mount]) -> Vec<(PathBuf, bool)> {
+    let second = cgroup2(mounts).map(|mount| (mount.point.clone(), false));
+    let first =
+        CONTROLLERS.iter().filter_map(|name| cgroup1(mounts, name)).map(|mount| (mount.point.clone(), true));
+    let mut all: Vec<(PathBuf, bool)> = Vec::new();
+    for found in second.into_iter().chain(first) {
+        if !all.contains(&found) {
+            all.push(found);
+        }
+    }
+    all
+}
+
 /// The path after the second colon of the line of `/proc/PID/cgroup` that `hierarchy` names:
 /// the empty string for version 2, a controller for version 1.
 #[must_use]

@@ -28,16 +28,17 @@ use super::user::MeasuredUser;
 use super::{BINARY, FIXTURE, LOGS, WORK};
 use crate::error::{Code, Error, Result};
 use crate::files::RootPath;
-use std::collections::BTreeMap;
+use crate::gate::{Allowance, Limits};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Bytes of the work folder, and of the log folder.
-const WORK_BYTES: u64 = 1 << 30;
+/// Bytes of the log folder.
 const LOG_BYTES: u64 = 64 << 20;
 const MEBIBYTE: u64 = 1 << 20;
 /// The descriptors that the launcher gets, in this order.
@@ -170,8 +171,10 @@ pub struct Spec {
     pub hide: Vec<PathBuf>,
     /// The tree is killed after this long.
     pub timeout: Option<Duration>,
-    /// Processes at once.
-    pub pids: u64,
+    /// What the fence around system calls lets through.
+    pub allow: Vec<Allowance>,
+    /// How much the tree may use before it is ended.
+    pub limits: Limits,
     /// This tool's binary: becomes the launcher, and stands at [`BINARY`].
     pub launcher: PathBuf,
     /// File for standard output.
@@ -208,14 +211,15 @@ impl<'host> Session<'host> {
     pub fn prepare(host: &'host Host, spec: Spec) -> Result<Self> {
         let interrupt = Interrupt::install()?;
         let (uid, gid) = (spec.user.uid, spec.user.gid);
-        let work = Folder::new(WORK_BYTES, WORK_BYTES / 4096, uid, gid)?;
+        let limits = &spec.limits;
+        let work = Folder::new(limits.written_mib * MEBIBYTE, limits.written_files, uid, gid)?;
         let logs = Folder::new(LOG_BYTES, 4096, uid, gid)?;
         if let Place::Gate { seed, .. } = &spec.place {
             for (name, bytes) in seed {
                 work.seed(name, bytes, uid, gid)?;
             }
         }
-        let cgroup = Arc::new(SessionCgroup::create(spec.pids)?);
+        let cgroup = Arc::new(SessionCgroup::create(limits)?);
         Ok(Self { spec, cgroup, work, logs, interrupt, host })
     }
 
@@ -251,9 +255,11 @@ impl<'host> Session<'host> {
             uid: self.spec.user.uid,
             gid: self.spec.user.gid,
             user: self.spec.user.name.clone(),
+            alone: self.spec.user.is_alone(),
+            allow: self.spec.allow.clone(),
             network: self.spec.network,
             view: self.view(),
-            nproc: self.cgroup.limits().is_empty().then_some(self.spec.pids),
+            nproc: (!self.cgroup.bounds_processes()).then_some(self.spec.limits.processes),
             procs: (FIRST_GROUP..passed.len()).collect(),
         };
         let program = Program {
@@ -280,40 +286,89 @@ impl<'host> Session<'host> {
 
     fn view(&self) -> FileView {
         // /run is where the sockets are by which a program could have others act for it: docker, dbus, systemd.
-        let mut private = vec![empty("/run", 2 * MEBIBYTE, 0o755)];
-        if !Path::new("/var/run").is_symlink() {
-            private.push(empty("/var/run", MEBIBYTE, 0o755));
-        }
-        let mut binds =
-            vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }];
-        let attach = vec![(WORK_MOUNT, PathBuf::from(WORK)), (LOGS_MOUNT, self.spec.place.logs().to_owned())];
-        let mut hide = self.spec.hide.clone();
-        let mut read_only = false;
+        let mut view = FileView {
+            private: vec![empty("/run", 2 * MEBIBYTE, 0o755)],
+            binds: vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }],
+            attach: vec![(WORK_MOUNT, PathBuf::from(WORK)), (LOGS_MOUNT, self.spec.place.logs().to_owned())],
+            hide: self.spec.hide.clone(),
+            passwd_line: self.spec.user.passwd_line(),
+            ..FileView::default()
+        };
         match &self.spec.place {
             Place::Gate { fixture, .. } => {
-                read_only = true;
-                private.push(empty("/dev/shm", 64 * MEBIBYTE, 0o1777));
-                private.push(empty("/tmp", 256 * MEBIBYTE, 0o1777));
-                private.push(empty("/var/tmp", 64 * MEBIBYTE, 0o1777));
-                binds.push(Bind { source: fixture.clone(), target: FIXTURE.into(), read_only: true });
-                hide.extend(["/root", "/home"].map(PathBuf::from));
+                view.read_only = true;
+                view.keep = KEPT.map(PathBuf::from).to_vec();
+                let bind = |source: &Path, target: &str, read_only| Bind {
+                    source: source.to_owned(),
+                    target: target.into(),
+                    read_only,
+                };
+                view.private.extend([
+                    empty("/dev", MEBIBYTE, 0o755),
+                    empty("/dev/shm", 64 * MEBIBYTE, 0o1777),
+                    empty("/tmp", 256 * MEBIBYTE, 0o1777),
+                    empty("/var", MEBIBYTE, 0o755),
+                    empty("/var/tmp", 64 * MEBIBYTE, 0o1777),
+                ]);
+                view.binds.push(bind(fixture, FIXTURE, true));
+                let devices = DEVICES.iter().filter(|device| Path::new(device).exists());
+                view.binds.extend(devices.map(|device| bind(Path::new(device), device, false)));
+                view.links = LINKS.map(|(at, to)| (at.into(), to.into())).to_vec();
+                view.terminals = Some("/dev/pts".into());
             }
             Place::Host { cwd } => {
+                if !Path::new("/var/run").is_symlink() {
+                    view.private.push(empty("/var/run", MEBIBYTE, 0o755));
+                }
                 // A working folder below /run would vanish under the private one; the session's own is attached there.
                 if cwd.starts_with("/run/") && cwd != Path::new(WORK) {
-                    binds.push(Bind { source: cwd.clone(), target: cwd.clone(), read_only: false });
+                    view.binds.push(Bind { source: cwd.clone(), target: cwd.clone(), read_only: false });
                 }
                 let resolver = PathBuf::from("/run/systemd/resolve");
                 if self.spec.network == Network::Host && resolver.is_dir() {
-                    binds.push(Bind { source: resolver.clone(), target: resolver, read_only: true });
+                    view.binds.push(Bind { source: resolver.clone(), target: resolver, read_only: true });
                 }
-                hide.extend(
+                view.hide.extend(
                     self.spec.user.home.iter().flat_map(|home| CREDENTIALS.map(|name| home.join(name))),
                 );
             }
         }
-        FileView { read_only, private, binds, attach, hide }
+        view.hide.extend(host_sockets(&view));
+        view
     }
+}
+
+/// Folders at the top that a gate sees of the host: programs, libraries and their settings. Everything else, and every
+/// socket of a service there, is covered.
+const KEPT: [&str; 17] = [
+    "/bin", "/dev", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/proc", "/run",
+    "/sbin", "/sys", "/tmp", "/usr", "/var",
+];
+/// Devices of a gate; nothing behind them is shared with anybody.
+const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+const LINKS: [(&str, &str); 7] = [
+    ("/dev/fd", "/proc/self/fd"),
+    ("/dev/stdin", "/proc/self/fd/0"),
+    ("/dev/stdout", "/proc/self/fd/1"),
+    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/dev/ptmx", "pts/ptmx"),
+    ("/var/run", "/run"),
+    ("/var/lock", "/run/lock"),
+];
+
+/// Sockets that services of the host listen on now, where the view would still show them: whoever may write to such a
+/// file can have the service act for it, and no mount option stops that.
+fn host_sockets(view: &FileView) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/net/unix").unwrap_or_default();
+    let seen = |path: &PathBuf| {
+        let kept = view.keep.is_empty() || view.keep.iter().any(|folder| path.starts_with(folder));
+        kept && !view.private.iter().any(|folder| path.starts_with(&folder.path))
+    };
+    // Seven columns, then a path that may hold anything.
+    let path = |line: &str| line.find(" /").map(|at| PathBuf::from(&line[at + 1..]));
+    let is_socket = |path: &PathBuf| path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
+    let all: BTreeSet<PathBuf> = table.lines().filter_map(path).filter(seen).filter(is_socket).collect();
+    all.into_iter().collect()
 }
 
 /// Where credentials commonly stand in a home.

@@ -32,6 +32,8 @@ pub struct RunEvidence {
     pub calls: Vec<CallEffects>,
     /// Every path that any effect named, filtered ones included.
     pub touched: BTreeSet<String>,
+    /// Names of the calls that the fence around system calls refused.
+    pub refused: BTreeSet<String>,
 }
 
 /// Everything that had to hold, in a fixed order. `work` is the work folder as the measured process sees it.
@@ -108,6 +110,10 @@ fn surface(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Assertion> {
     for path in &gate.expect.execs {
         let held = run.surface.process_execs.contains(path);
         all.push(Assertion::that("surface.process_execs", held, format!("contains {path}"), seen(held)));
+    }
+    for name in &gate.expect.refused {
+        let held = run.refused.contains(name);
+        all.push(Assertion::that("effects.refused", held, format!("{name} was refused"), seen(held)));
     }
     let tools: BTreeSet<&str> = gate.expect.decisions.iter().map(|decision| decision.tool.as_str()).collect();
     all.push(Assertion::equal("surface.mcp_tools", list(tools), list(&run.surface.mcp_tools)));

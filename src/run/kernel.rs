@@ -64,7 +64,7 @@ impl Fit {
     /// `NotRoot`, `HostBusy`; what the key, the user or an installation fails with.
     pub fn prepare(selection: &Selection, wanted: &Wanted) -> Result<Self> {
         let key = RedactionKey::discover()?;
-        let user = MeasuredUser::choose(wanted.user, std::env::var("SUDO_UID").ok().as_deref())?;
+        let user = MeasuredUser::alone(wanted.user)?;
         if wanted.install {
             for command in dependencies::install_plan(&selection.gates)? {
                 crate::report::diagnostic(&format!("installing: {}", command.shown()));
@@ -124,6 +124,8 @@ impl Fit {
                     .collect(),
             },
             hide: self.hide.clone(),
+            allow: definition.allow.clone(),
+            limits: definition.limits.clone(),
             timeout: Some(Duration::from_secs(definition.timeout_seconds)),
             ring_bytes: self.ring_bytes,
             sdk_log: log(definition.layers.sdk),

@@ -34,6 +34,8 @@ pub fn draft(name: &str, command: Vec<String>, agent_shim: AgentShim, policy: bo
         dependencies: crate::gate::Dependencies::default(),
         policy: policy.then(|| crate::gate::PolicySource { file: "policy.yaml".to_owned() }),
         timeout_seconds: 120,
+        allow: Vec::new(),
+        limits: crate::gate::Limits::default(),
         expect: crate::gate::Expectations::default(),
         scenario: None,
     }

@@ -1,5 +1,6 @@
 //! What a run left on disk, read back and verified: judging looks at nothing else.
 
+use crate::capture::REFUSED;
 use crate::error::{Code, Error, Result};
 use crate::evidence::archive::read_bounded_from;
 use crate::evidence::{Archive, CapabilitySurface, ToolEffects, effects};
@@ -33,10 +34,13 @@ impl Found {
 pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
     let (archive, found) = archive(out)?;
     let calls: ToolEffects = json(&out.join("tool_effects.json"))?;
-    let mut touched = std::collections::BTreeSet::new();
+    let (mut touched, mut refused) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
     let recorded = out.join("effects.ndjson");
     for effect in effects::read_from(BufReader::new(recorded.expect_file()?), &recorded.path(), None) {
         let effect = effect?;
+        if effect.marks.iter().any(|mark| mark == REFUSED) {
+            refused.insert(effect.syscall);
+        }
         touched.extend([effect.path, effect.target].into_iter().flatten().map(|path| path.value));
     }
     let evidence = RunEvidence {
@@ -50,6 +54,7 @@ pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
         proof: json(&out.join("capture_proof.json"))?,
         calls: calls.calls,
         touched,
+        refused,
     };
     Ok((evidence, found))
 }

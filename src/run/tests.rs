@@ -113,6 +113,7 @@ impl Measure for Script {
                 elapsed_ms: 1,
                 timed_out: false,
                 interrupted,
+                exceeded: None,
                 stragglers: 0,
             },
             session_cgroup_id: Some(u64::from(run)),

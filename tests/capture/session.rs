@@ -116,6 +116,7 @@ pub fn outcome(status: ExitStatus) -> Outcome {
         elapsed_ms: 0,
         timed_out: false,
         interrupted: false,
+        exceeded: None,
         stragglers: 0,
     }
 }

@@ -94,6 +94,7 @@ pub fn summary() -> Summary {
             elapsed_ms: 12,
             timed_out: false,
             interrupted: false,
+            exceeded: None,
             stragglers: 0,
         },
         session_cgroup_id: Some(CGROUP),

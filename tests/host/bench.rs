@@ -1,6 +1,7 @@
 //! One measured run of a shell script, without a capture, in a state folder of its own.
 
 use assay_gates::files::RootPath;
+use assay_gates::gate::Limits;
 use assay_gates::host::environment;
 use assay_gates::host::launch::Network;
 use assay_gates::host::rights::Rights;
@@ -42,12 +43,13 @@ impl Bench {
         Spec {
             argv: ["sh", "-c", script].map(OsString::from).to_vec(),
             environment: environment::of_gate(&BTreeMap::new()),
-            user: MeasuredUser::choose(None, None).unwrap(),
+            user: MeasuredUser::alone(None).unwrap(),
             network: Network::None,
             place,
             hide: vec![self.home.path().to_owned()],
             timeout: Some(Duration::from_secs(60)),
-            pids: 64,
+            allow: Vec::new(),
+            limits: Limits { processes: 64, ..Limits::default() },
             launcher: env!("CARGO_BIN_EXE_assay-gates").into(),
             stdout: held.join("stdout.log"),
             stderr: held.join("stderr.log"),

@@ -1,6 +1,7 @@
 //! Where session cgroups are made, and how leftovers are found.
 
 use crate::support::need_root;
+use assay_gates::gate::Limits;
 use assay_gates::host::cgroup::{self, Parent, SessionCgroup};
 use assay_gates::host::mounts::{self, Mount};
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ fn a_session_is_fresh_takes_no_children_and_is_gone_when_dropped() {
     if !need_root() {
         return;
     }
-    let cgroup = SessionCgroup::create(10).unwrap();
+    let cgroup = SessionCgroup::create(&Limits::default()).unwrap();
     assert!(!cgroup.is_populated().unwrap());
     assert!(cgroup.wait_empty(Duration::ZERO).unwrap());
     assert!(std::fs::create_dir(cgroup.path().join("foreign")).is_err());
@@ -97,7 +98,7 @@ fn a_cgroup_whose_owner_is_gone_is_reaped_with_its_processes_and_others_are_left
     if !need_root() {
         return;
     }
-    let alive = SessionCgroup::create(10).unwrap();
+    let alive = SessionCgroup::create(&Limits::default()).unwrap();
     // This process id never had that start time.
     let dead = alive.parent().folder.join(format!("assay-gates-{}-1-0", std::process::id()));
     let mut orphan = std::process::Command::new("sleep").arg("1000").spawn().unwrap();

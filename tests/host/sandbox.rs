@@ -4,6 +4,7 @@ use crate::bench::Bench;
 use crate::support::need_root;
 use assay_gates::error::Code;
 use assay_gates::host::session::{Place, Session};
+use assay_gates::host::user::MeasuredUser;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -12,10 +13,14 @@ fn the_program_is_unprivileged_for_good() {
     if !need_root() {
         return;
     }
-    let status = Bench::new().output("cat /proc/self/status; ulimit -c; umask; id -G; pwd; tty || true");
+    let user = MeasuredUser::alone(None).unwrap();
+    let (uid, gid) = (user.uid, user.gid);
+    let status =
+        Bench::new().output("cat /proc/self/status; ulimit -c; umask; id -G; id -un; pwd; tty || true");
     for line in [
-        "Uid:\t65534\t65534\t65534\t65534",
-        "Gid:\t65534\t65534\t65534\t65534",
+        &format!("Uid:\t{uid}\t{uid}\t{uid}\t{uid}"),
+        &format!("Gid:\t{gid}\t{gid}\t{gid}\t{gid}"),
+        "Seccomp:\t2",
         "CapInh:\t0000000000000000",
         "CapPrm:\t0000000000000000",
         "CapEff:\t0000000000000000",
@@ -27,7 +32,8 @@ fn the_program_is_unprivileged_for_good() {
     ] {
         assert!(status.contains(line), "{line}\n{status}");
     }
-    assert!(status.ends_with("0\n0022\n65534\n/run/assay-gates/work\nnot a tty\n"), "{status}");
+    let end = format!("0\n0022\n{gid}\nassay-measured\n/run/assay-gates/work\nnot a tty\n");
+    assert!(status.ends_with(&end), "{status}");
 }
 
 #[test]
@@ -76,7 +82,7 @@ fn a_gate_sees_its_fixture_read_only_its_work_folder_and_nobodys_home() {
     let said = std::fs::read_to_string(&ended.stdout.path).unwrap();
     assert_eq!(
         said,
-        "from the fixture\nseeded\nmade\n/dev/shm:\nassay-gates\n\n/run:\nassay-gates\n\n/run/assay-gates:\nbin\nfixture\nwork\n\n/tmp:\n\n/var/tmp:\nruns\n"
+        "from the fixture\nseeded\nmade\n/dev/shm:\nassay-gates\n\n/run:\nassay-gates\n\n/run/assay-gates:\nbin\nfixture\npasswd\nwork\n\n/tmp:\n\n/var/tmp:\nruns\n"
     );
     let complained = std::fs::read_to_string(&ended.stderr.path).unwrap();
     for refused in [
@@ -161,6 +167,6 @@ fn a_program_that_the_user_cannot_execute_is_named_with_one_that_works() {
     let cgroup = session.cgroup().path().to_owned();
     let refused = session.spawn().unwrap_err();
     assert_eq!(refused.code(), Code::ProgramUnusable);
-    assert!(refused.message().contains("nobody can't execute"), "{}", refused.message());
+    assert!(refused.message().contains("can't execute"), "{}", refused.message());
     assert!(!cgroup.exists(), "a run that never began leaves its cgroup");
 }

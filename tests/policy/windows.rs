@@ -77,7 +77,7 @@ impl Ended {
 impl Bench {
     fn new() -> Self {
         let (folder, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let cgroup = Arc::new(SessionCgroup::create(256).unwrap());
+        let cgroup = Arc::new(SessionCgroup::create(&assay_gates::gate::Limits::default()).unwrap());
         let control = ControlSocket::open(CallConfig {
             run_id: "run_windows".into(),
             socket: folder.path().join("control.sock"),
@@ -127,6 +127,7 @@ impl Bench {
             elapsed_ms: 0,
             timed_out: false,
             interrupted: false,
+            exceeded: None,
             stragglers: 0,
         };
         let recording = self.recorder.finish(outcome, report.windows.clone()).unwrap();

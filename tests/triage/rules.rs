@@ -35,7 +35,7 @@ fn every_page_belongs_to_a_class_and_is_embedded() {
     let there: BTreeSet<String> = std::fs::read_dir(repository().join("runbook"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| name.ends_with(".md") && name != "README.md")
+        .filter(|name| name.ends_with(".md") && !["README.md", "threat-model.md"].contains(&name.as_str()))
         .collect();
     assert_eq!(used, embedded, "classes in runbook/rules.yaml against PAGES in src/triage/runbook.rs");
     assert_eq!(there, embedded, "files in runbook/ against PAGES in src/triage/runbook.rs");

@@ -171,6 +171,12 @@ impl Recorder {
         })
     }
 
+    /// Whether more came than the budget keeps: nothing that the tree still does will be evidence.
+    #[must_use]
+    pub fn is_over_budget(&self) -> bool {
+        self.consumer.is_over_budget()
+    }
+
     /// Says how many programs the driver started in the session; one, when nothing is said.
     pub fn started(&mut self, programs: u32) {
         self.programs_started = programs;
@@ -355,6 +361,13 @@ impl ArmOptions {
     #[must_use]
     pub fn joiners_of(mut self, process: u32) -> Self {
         self.joiners_of = process;
+        self
+    }
+
+    /// The same with another number of bytes that are kept.
+    #[must_use]
+    pub fn keep(mut self, bytes: u64) -> Self {
+        self.budget.bytes = bytes;
         self
     }
 

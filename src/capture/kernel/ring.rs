@@ -73,6 +73,8 @@ struct Signals {
     stalled: AtomicBool,
     /// Records taken so far.
     taken: AtomicU64,
+    /// More came than is kept.
+    over_budget: AtomicBool,
 }
 
 /// What the consumer took.
@@ -112,6 +114,7 @@ impl Consumer {
             stop: AtomicBool::new(false),
             stalled: AtomicBool::new(sabotage.stalled_consumer),
             taken: AtomicU64::new(0),
+            over_budget: AtomicBool::new(false),
         });
         let (drop_one, dead) = (sabotage.lose_a_record, sabotage.dead_consumer);
         let positions = Positions::map(&ring)?;
@@ -135,6 +138,11 @@ impl Consumer {
     pub(super) fn taken(&self) -> u64 {
         let _awake_already = self.signals.look.write(1);
         self.signals.taken.load(Ordering::Acquire)
+    }
+
+    /// Whether more came than is kept.
+    pub(super) fn is_over_budget(&self) -> bool {
+        self.signals.over_budget.load(Ordering::Relaxed)
     }
 
     /// The consumer's thread has ended by itself.
@@ -189,6 +197,7 @@ fn consume(
                 spool.keep(&record);
             }
             signals.taken.store(records, Ordering::Release);
+            signals.over_budget.store(spool.is_over_budget(), Ordering::Relaxed);
         }
         if stopping {
             break;

@@ -81,10 +81,12 @@ impl Identity {
         }
         // Only the session's init has children in the session's cgroup: one level below ours is its own namespace.
         let depth = |status: &str| {
-            Some(status.lines().find_map(|l| l.strip_prefix("NSpid:"))?.split_whitespace().count())
+            Some(status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_whitespace().count())
         };
+        let of = |folder: &Path| std::fs::read_link(folder.join("ns/pid")).map_err(unreadable("ns/pid"));
         let own = std::fs::read_to_string("/proc/self/status").map_err(unreadable("status"))?;
-        if depth(&text("status")?) != depth(&own).map(|depth| depth + 1) {
+        let inside = depth(&text("status")?) == depth(&own).map(|depth| depth + 1);
+        if !inside && of(&folder)? != of(Path::new("/proc/self"))? {
             return Err("is in a namespace of its own (ns/pid)".to_owned());
         }
         let user = |folder: &Path| std::fs::read_link(folder.join("ns/user")).map_err(unreadable("ns/user"));

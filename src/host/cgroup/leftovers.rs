@@ -26,10 +26,8 @@ pub struct Leftover {
 pub fn leftovers() -> Result<Vec<Leftover>> {
     let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
     let mut found = Vec::new();
-    for (mount, version_1) in [(mounts::cgroup2(&mounts), false), (mounts::cgroup1(&mounts, "pids"), true)] {
-        if let Some(mount) = mount {
-            search(&mount.point, version_1, &mut found);
-        }
+    for (mount, version_1) in mounts::hierarchies(&mounts) {
+        search(&mount, version_1, &mut found);
     }
     found.sort_by(|a, b| a.folder.cmp(&b.folder));
     Ok(found)

@@ -30,9 +30,8 @@ impl Places {
     #[must_use]
     pub fn of_this_machine() -> Self {
         let mounts = mounts::parse(&std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default());
-        let found = [(mounts::cgroup2(&mounts), false), (mounts::cgroup1(&mounts, "pids"), true)];
         Self {
-            cgroups: found.into_iter().filter_map(|(mount, v1)| Some((mount?.point.clone(), v1))).collect(),
+            cgroups: mounts::hierarchies(&mounts),
             netns: PathBuf::from("/run/netns"),
             pins: PathBuf::from("/sys/fs/bpf"),
             state: state::folder(),

@@ -208,10 +208,9 @@ pub fn examine(options: Options<'_>) -> Report {
 }
 
 fn look(options: Options<'_>, host: Option<&Host>, programs: &mut Option<Loaded>) -> Report {
-    let sudo_uid = std::env::var("SUDO_UID").ok();
     let state = host.map_or_else(state::folder, |host| host.state().to_owned());
     let mut context = Context {
-        user: MeasuredUser::choose(options.user, sudo_uid.as_deref()),
+        user: MeasuredUser::alone(options.user),
         host_file: options.host_file.exists().then(|| HostFile::load(options.host_file)),
         state: state.clone(),
         options,

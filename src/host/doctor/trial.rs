@@ -5,7 +5,7 @@ use crate::capture::{Loaded, RING_BYTES};
 use crate::error::{Code, Error, Result};
 use crate::evidence::RedactionKey;
 use crate::files::RootPath;
-use crate::host::cgroup;
+use crate::gate::Limits;
 use crate::host::environment;
 use crate::host::launch::Network;
 use crate::host::rights::Rights;
@@ -69,6 +69,8 @@ fn of_true(user: &MeasuredUser, folder: &RootPath) -> Measurement {
         network: Network::None,
         place: Place::Gate { fixture: folder.path(), seed: BTreeMap::new() },
         hide: Vec::new(),
+        allow: Vec::new(),
+        limits: Limits::default(),
         timeout: Some(Duration::from_secs(10)),
         ring_bytes: RING_BYTES,
         sdk_log: None,
@@ -106,7 +108,8 @@ fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
         place: Place::Gate { fixture: folder.path().to_owned(), seed: BTreeMap::new() },
         hide: Vec::new(),
         timeout: Some(Duration::from_secs(10)),
-        pids: cgroup::DEFAULT_PIDS,
+        allow: Vec::new(),
+        limits: Limits::default(),
         launcher: own_binary(),
         stdout: held.join("stdout.log"),
         stderr: held.join("stderr.log"),

@@ -2,10 +2,14 @@
 
 use crate::error::{Code, Error, Result};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::libc;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
 
 pub(super) fn failed(step: &str, error: Errno) -> Error {
     Error::new(Code::SandboxFailed, format!("cannot build the sandbox ({step}): {error}")).because(error)
@@ -48,7 +52,7 @@ pub(super) fn loopback_up() -> Result<()> {
 /// Rights that init keeps: to find out why a program can't be executed, and to become the measured user.
 const INIT_CAPABILITIES: [u32; 3] = [2, 6, 7]; // CAP_DAC_READ_SEARCH, CAP_SETGID, CAP_SETUID
 /// Landlock's version that has scopes (Linux 6.12).
-pub(super) const LANDLOCK_SCOPES: i64 = 6;
+const LANDLOCK_SCOPES: i64 = 6;
 
 /// Gives up everything that init does not need, for itself and for whatever it starts.
 pub(super) fn confine_init() -> Result<()> {
@@ -88,7 +92,7 @@ fn set_capabilities(set: u32) -> Result<()> {
 }
 
 /// Becomes the unprivileged user for good, from what [`confine_init`] left.
-pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
+pub(super) fn become_user(uid: u32, gid: u32, landlock: &Landlock) -> Result<()> {
     // A session keyring of its own: root's would be inherited otherwise. Absent in some kernels, and then harmless.
     // SAFETY: KEYCTL_JOIN_SESSION_KEYRING (1) with a null name makes a new anonymous keyring.
     unsafe { libc::syscall(libc::SYS_keyctl, 1, std::ptr::null::<u8>()) };
@@ -96,33 +100,82 @@ pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
     setresgid(gid, gid, gid).map_err(|error| failed("setresgid", error))?;
     setresuid(uid, uid, uid).map_err(|error| failed("setresuid", error))?;
     set_capabilities(0)?;
-    if landlock_version() >= LANDLOCK_SCOPES { landlock_scope() } else { Ok(()) }
+    landlock.apply()
 }
 
 /// 0 where the kernel has none.
-pub(super) fn landlock_version() -> i64 {
+fn landlock_version() -> i64 {
     const VERSION: u32 = 1;
     let none = std::ptr::null::<u8>();
     // SAFETY: asks for a number; nothing is read.
     unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) }.max(0)
 }
 
-/// Fences signals, ptrace and abstract sockets to the measured tree.
-fn landlock_scope() -> Result<()> {
-    const SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL: u64 = 3;
-    let attributes = [0_u64, 0, SCOPE_ABSTRACT_UNIX_SOCKET_AND_SIGNAL];
-    // SAFETY: the attributes are 24 bytes of this frame, as large as they are said to be.
-    let ruleset = unsafe {
-        libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), 0)
+/// Landlock's version from which renames between folders can be allowed (Linux 5.19).
+const LANDLOCK_REFER: i64 = 2;
+
+/// What stands behind the other fences where the kernel has Landlock: signals, ptrace and abstract sockets end at the
+/// program's own processes, and nothing is written but below the folders that are writable anyway. Reads are left
+/// alone, and what is refused would be refused without: no result is another one.
+pub(super) struct Landlock {
+    ruleset: Option<OwnedFd>,
+    /// In words.
+    pub fences: Vec<&'static str>,
+}
+
+impl Landlock {
+    /// `writable` is what stays writable, where everything else is read-only.
+    pub(super) fn new(writable: Option<&[PathBuf]>) -> Result<Self> {
+        let version = landlock_version();
+        let writable = writable.filter(|_| version >= LANDLOCK_REFER);
+        let scopes = if version >= LANDLOCK_SCOPES { 3_u64 } else { 0 };
+        // Write a file, remove and make whatever there is, refer; and truncate, from version 3 on.
+        let writes = (1 << 1) | (0x1ff << 4) | (1 << 13) | if version >= 3 { 1_u64 << 14 } else { 0 };
+        let handled = if writable.is_some() { writes } else { 0 };
+        if handled == 0 && scopes == 0 {
+            return Ok(Self { ruleset: None, fences: Vec::new() });
+        }
+        let attributes = [handled, 0, scopes];
+        // SAFETY: the attributes are 24 bytes of this frame, as large as they are said to be; zeroes are no demand.
+        let ruleset = unsafe {
+            libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size_of_val(&attributes), 0)
+        };
+        if ruleset < 0 {
+            return Err(failed("landlock_create_ruleset", Errno::last()));
+        }
+        // SAFETY: the descriptor was just made and nobody else owns it.
+        let ruleset = unsafe { OwnedFd::from_raw_fd(ruleset as RawFd) };
+        for folder in writable.unwrap_or_default() {
+            allow_writes(&ruleset, folder, handled)?;
+        }
+        let fences = writable.map(|_| "landlock writes").into_iter();
+        let fences = fences.chain((scopes != 0).then_some("landlock signal scope")).collect();
+        Ok(Self { ruleset: Some(ruleset), fences })
+    }
+
+    /// Puts it around this process for good.
+    fn apply(&self) -> Result<()> {
+        let Some(ruleset) = &self.ruleset else { return Ok(()) };
+        // SAFETY: integers only.
+        if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) } < 0 {
+            return Err(failed("landlock_restrict_self", Errno::last()));
+        }
+        Ok(())
+    }
+}
+
+fn allow_writes(ruleset: &OwnedFd, folder: &Path, writes: u64) -> Result<()> {
+    const PATH_BENEATH: libc::c_int = 1;
+    let open = nix::fcntl::open(folder, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|error| failed("landlock: opening a writable folder", error).at(folder.display()))?;
+    let mut rule = [0_u8; 12];
+    rule[..8].copy_from_slice(&writes.to_ne_bytes());
+    rule[8..].copy_from_slice(&open.as_raw_fd().to_ne_bytes());
+    // SAFETY: a packed rule: eight bytes of rights and a descriptor, both alive through the call.
+    let added = unsafe {
+        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), PATH_BENEATH, rule.as_ptr(), 0)
     };
-    if ruleset < 0 {
-        return Err(failed("landlock_create_ruleset", Errno::last()));
-    }
-    // SAFETY: integers only; the descriptor closes with the execve.
-    if unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset, 0) } < 0 {
-        return Err(failed("landlock_restrict_self", Errno::last()));
-    }
-    Ok(())
+    if added < 0 { Err(failed("landlock_add_rule", Errno::last()).at(folder.display())) } else { Ok(()) }
 }
 
 /// Nothing ignored and nothing blocked: what the driver or its caller ignored is no part of the run.

@@ -1,10 +1,10 @@
 //! Becomes a measured program: a child of init that waits for its word.
 //!
 //! Order: the word, session and streams, limits, control groups that only limit, giving up every privilege, signals,
-//! closing descriptors, the session's cgroup, execve. Until the word it is still root, so that nobody in the session
+//! closing descriptors, the fence around system calls, the session's cgroup, execve. Until the word it is still root, so that nobody in the session
 //! can signal or trace it; afterwards it executes nothing but what stands here.
 
-use super::fences;
+use super::{Fences, fences};
 use crate::error::{Code, Error, Result};
 use crate::host::launch::{Failure, Program, Sandbox};
 use nix::libc;
@@ -21,6 +21,7 @@ use std::path::Path;
 pub(super) struct Ready<'a> {
     sandbox: &'a Sandbox,
     passed: &'a [OwnedFd],
+    fences: &'a Fences,
     cwd: &'a Path,
     path: CString,
     argv: Vec<CString>,
@@ -31,12 +32,14 @@ impl<'a> Ready<'a> {
     pub(super) fn new(
         sandbox: &'a Sandbox,
         passed: &'a [OwnedFd],
+        fences: &'a Fences,
         program: &'a Program,
         path: &Path,
     ) -> Result<Self> {
         Ok(Self {
             sandbox,
             passed,
+            fences,
             cwd: &program.cwd,
             path: c_string(path.as_os_str().as_bytes())?,
             argv: program.argv.iter().map(|argument| c_string(argument)).collect::<Result<_>>()?,
@@ -75,7 +78,7 @@ impl<'a> Ready<'a> {
         for group in limiting {
             join(&self.passed[*group])?;
         }
-        fences::become_user(sandbox.uid, sandbox.gid)?;
+        fences::become_user(sandbox.uid, sandbox.gid, &self.fences.landlock)?;
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         std::env::set_current_dir(self.cwd).map_err(|error| {
             let user = &sandbox.user;
@@ -89,6 +92,7 @@ impl<'a> Ready<'a> {
         if unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) } < 0 {
             return Err(fences::failed("close_range", nix::Error::last()));
         }
+        self.fences.filter.apply()?;
         join(&self.passed[*session])?;
         let error = match nix::unistd::execve(&self.path, &self.argv, &self.environment) {
             Ok(never) => match never {},

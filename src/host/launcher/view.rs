@@ -20,8 +20,8 @@ const ATTR_RDONLY: u64 = 1;
 const ATTR_NOSUID: u64 = 2;
 const ATTR_NODEV: u64 = 4;
 
-/// Builds the view in the mount namespace that the caller just entered.
-pub(super) fn build(view: &FileView, passed: &[OwnedFd]) -> Result<()> {
+/// Builds the view in the mount namespace that the caller just entered. Gives back what stays writable.
+pub(super) fn build(view: &FileView, passed: &[OwnedFd]) -> Result<Vec<PathBuf>> {
     let none = None::<&str>;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|e| failed("making mounts private", "/", e))?;
@@ -31,14 +31,24 @@ pub(super) fn build(view: &FileView, passed: &[OwnedFd]) -> Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), "/proc", Some("proc"), flags, Some("hidepid=2"))
         .map_err(|e| failed("a private /proc", "/proc", e))?;
-
-    for folder in &view.private {
-        // A link (/var/tmp on some hosts) is covered where it leads to.
-        let Ok(path) = folder.path.canonicalize() else { continue };
-        tmpfs(&path, folder.bytes, folder.mode)?;
+    if !view.keep.is_empty() {
+        cover_all_but(&view.keep)?;
     }
-    let mut writable: Vec<PathBuf> =
-        view.private.iter().filter_map(|folder| folder.path.canonicalize().ok()).collect();
+
+    let mut writable: Vec<PathBuf> = Vec::new();
+    for folder in &view.private {
+        // A link (/var/tmp on some hosts) is covered where it leads to; what an earlier cover took away is made anew.
+        let path = match folder.path.canonicalize() {
+            Ok(path) => path,
+            Err(_) if writable.iter().any(|covered| folder.path.starts_with(covered)) => {
+                make_target(&folder.path, true)?;
+                folder.path.clone()
+            }
+            Err(_) => continue,
+        };
+        tmpfs(&path, folder.bytes, folder.mode)?;
+        writable.push(path);
+    }
     for (mount, target) in &view.attach {
         make_target(target, true)?;
         attach(passed[*mount].as_raw_fd(), target)?;
@@ -50,19 +60,59 @@ pub(super) fn build(view: &FileView, passed: &[OwnedFd]) -> Result<()> {
         make_target(&bind.target, kind.st_mode & libc::S_IFMT == libc::S_IFDIR)?;
         attach(clone.as_raw_fd(), &bind.target)?;
     }
+    for (at, to) in &view.links {
+        std::os::unix::fs::symlink(to, at).map_err(|error| Error::io("cannot make a link", at, error))?;
+    }
+    if let Some(folder) = &view.terminals {
+        make_target(folder, true)?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+        mount(Some("devpts"), folder, Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620"))
+            .map_err(|e| failed("private terminals", folder, e))?;
+    }
     for path in &view.hide {
         hide(path)?;
+    }
+    if let Some(line) = &view.passwd_line {
+        add_user(line)?;
     }
     if view.read_only {
         set_attributes(libc::AT_FDCWD, c"/", ATTR_RDONLY, 0, true)
             .map_err(|e| failed("a read-only file system", "/", e))?;
-        for path in writable {
-            let text = c_path(&path)?;
+        for path in &writable {
+            let text = c_path(path)?;
             set_attributes(libc::AT_FDCWD, &text, 0, ATTR_RDONLY, false)
-                .map_err(|error| failed("making it writable", &path, error))?;
+                .map_err(|error| failed("making it writable", path, error))?;
+        }
+    }
+    Ok(writable)
+}
+
+/// Covers every folder at the top that is none of these. Links lead to what is covered or kept itself.
+fn cover_all_but(keep: &[PathBuf]) -> Result<()> {
+    let top = std::fs::read_dir("/").map_err(|error| Error::io("cannot list", Path::new("/"), error))?;
+    for entry in top.flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !keep.contains(&path) {
+            tmpfs(&path, 4096, 0)?;
         }
     }
     Ok(())
+}
+
+/// Makes the measured user known by name, to programs that ask who they are.
+fn add_user(line: &str) -> Result<()> {
+    let (table, own) = (Path::new("/etc/passwd"), Path::new("/run/assay-gates/passwd"));
+    // A host without one has nobody's name.
+    let Ok(mut text) = std::fs::read_to_string(table) else { return Ok(()) };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+    std::fs::write(own, text)
+        .and_then(|()| std::fs::set_permissions(own, std::fs::Permissions::from_mode(0o644)))
+        .map_err(|error| Error::io("cannot write", own, error))?;
+    let none = None::<&str>;
+    mount(Some(own), table, none, MsFlags::MS_BIND, none).map_err(|e| failed("users", table, e))
 }
 
 fn clone_of(bind: &Bind) -> Result<OwnedFd> {

@@ -4,6 +4,7 @@ use super::{Host, Session, Spec};
 use crate::capture::Outcome;
 use crate::error::{Code, Error, Result};
 use crate::files::RootPath;
+use crate::gate::Limits;
 use crate::host::cgroup::SessionCgroup;
 use crate::host::folder::Folder;
 use crate::host::interrupt::Interrupt;
@@ -19,6 +20,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How often it is looked whether the tree has run into a limit.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long processes may outlive the root process before they count as stragglers and are killed.
 const LINGER: Duration = Duration::from_secs(2);
 fn lost(path: &RootPath, error: std::io::Error) -> Error {
@@ -83,6 +86,7 @@ impl<'host> Launching<'host> {
             logs: session.logs,
             interrupt: session.interrupt,
             timeout: session.spec.timeout,
+            limits: session.spec.limits,
             started,
             stopper,
             stdout: None,
@@ -105,6 +109,7 @@ pub struct Running<'host> {
     logs: Folder,
     interrupt: Interrupt,
     timeout: Option<Duration>,
+    limits: Limits,
     started: Instant,
     stopper: PipeWriter,
     stdout: Option<Reader>,
@@ -149,6 +154,7 @@ impl Ended {
 
 enum Stop {
     Exited,
+    Exceeded(String),
     TimedOut,
     Interrupted,
 }
@@ -166,21 +172,34 @@ impl Running<'_> {
         self.init.spawner()
     }
 
-    /// Waits for the end of the whole tree. At the time limit, or when this process is told to stop, the tree is
-    /// killed; processes that outlive the root by two seconds are killed too, and counted.
+    /// As [`Running::wait_watching`], with nothing else to watch.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn wait(self) -> Result<Ended> {
+        self.wait_watching(&|| None)
+    }
+
+    /// Waits for the end of the whole tree. At the time limit, when it runs into another limit (of the session, or one
+    /// that `exceeded` names), or when this process is told to stop, the tree is killed; processes that outlive the root by two seconds are killed too, and counted.
     ///
     /// # Errors
     /// `TreeSurvives` when something lives on after `cgroup.kill`; `OutputLost` when a reader died.
-    pub fn wait(self) -> Result<Ended> {
-        let stop = self.wait_for_root()?;
+    pub fn wait_watching(self, exceeded: &dyn Fn() -> Option<String>) -> Result<Ended> {
+        let exceeded = || self.exceeded().or_else(exceeded);
+        let mut stop = self.wait_for_root(&exceeded)?;
         if !matches!(stop, Stop::Exited) {
             self.cgroup.kill()?;
         }
         let status = self.root.wait()?;
         let stragglers = self.end_stragglers()?;
+        // What a short run ran into, or the kernel ended it for, between two looks.
+        if let (Stop::Exited, Some(limit)) = (&stop, exceeded()) {
+            stop = Stop::Exceeded(limit);
+        }
         let outcome = outcome(status, &stop, stragglers, self.started.elapsed());
         let programs = self.init.spawner().started();
-        drop(self.init);
+        self.init.finish();
         // From here on nobody of the tree can write; what the pipes hold is all that there will be.
         drop(self.stopper);
         Ok(Ended {
@@ -197,7 +216,17 @@ impl Running<'_> {
         })
     }
 
-    fn wait_for_root(&self) -> Result<Stop> {
+    /// The limit of the session that the tree has run into.
+    fn exceeded(&self) -> Option<String> {
+        let written = || {
+            let limits = &self.limits;
+            let (bytes, files) = (limits.written_mib, limits.written_files);
+            self.work.is_full().then(|| format!("written: {bytes} MiB or {files} files in the work folder"))
+        };
+        self.cgroup.exceeded().or_else(written)
+    }
+
+    fn wait_for_root(&self, exceeded: &dyn Fn() -> Option<String>) -> Result<Stop> {
         let until = self.timeout.map(|timeout| self.started + timeout);
         loop {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -207,9 +236,8 @@ impl Running<'_> {
             let mut fds = vec![PollFd::new(self.root.pidfd(), PollFlags::POLLIN)];
             fds.extend(self.interrupt.fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             // Rounded up, so that the last round doesn't spin.
-            let timeout = left.map_or(PollTimeout::NONE, |left| {
-                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-            });
+            let left = left.map_or(LOOK, |left| LOOK.min(left + Duration::from_millis(1)));
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
             match poll(&mut fds, timeout) {
                 Ok(_) | Err(nix::Error::EINTR) => {}
                 Err(error) => {
@@ -221,6 +249,9 @@ impl Running<'_> {
             }
             if self.interrupt.requested().is_some() {
                 return Ok(Stop::Interrupted);
+            }
+            if let Some(limit) = exceeded() {
+                return Ok(Stop::Exceeded(limit));
             }
         }
     }
@@ -265,6 +296,10 @@ fn outcome(status: ExitStatus, stop: &Stop, stragglers: u32, elapsed: Duration) 
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         timed_out: matches!(stop, Stop::TimedOut),
         interrupted: matches!(stop, Stop::Interrupted),
+        exceeded: match stop {
+            Stop::Exceeded(limit) => Some(limit.clone()),
+            _ => None,
+        },
         stragglers,
     }
 }

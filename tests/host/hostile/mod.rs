@@ -1,5 +1,6 @@
 //! Hostile programs on the real kernel: what they try, what they get, and that it stands in the evidence.
 
+mod borders;
 mod fences;
 mod forging;
 mod prying;
@@ -7,6 +8,7 @@ mod prying;
 use assay_gates::capture::{Effect, Operation};
 use assay_gates::evidence::{RedactionKey, effects};
 use assay_gates::files::RootPath;
+use assay_gates::gate::Limits;
 use assay_gates::host::environment;
 use assay_gates::host::launch::Network;
 use assay_gates::host::rights::Rights;
@@ -49,10 +51,12 @@ impl Trial {
             argv: ["python3", "-I", "-S", "/run/assay-gates/fixture/hostile.py"].map(Into::into).to_vec(),
             environment: environment::of_gate(&BTreeMap::new()),
             added: Vec::new(),
-            user: MeasuredUser::choose(None, None).unwrap(),
+            user: MeasuredUser::alone(None).unwrap(),
             network: Network::None,
             place: Place::Gate { fixture, seed: BTreeMap::new() },
             hide: Vec::new(),
+            allow: Vec::new(),
+            limits: Limits::default(),
             timeout: Some(Duration::from_secs(60)),
             ring_bytes: assay_gates::capture::RING_BYTES,
             sdk_log: None,

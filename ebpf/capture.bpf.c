@@ -22,7 +22,7 @@ static __always_inline u64 argument(struct task_state *state, s8 index)
 // Keeps the beginning of a string as it was at entry, to compare with what stands there at exit.
 static __always_inline void remember(struct task_state *state, u32 which, const void *text)
 {
-    state->prefix_length[which & 1] = bpf_probe_read_user_str(state->prefix[which & 1], PREFIX_BYTES, text);
+    state->prefix_length[which & 1] = user_string(state->prefix[which & 1], PREFIX_BYTES, text);
 }
 
 static __always_inline int do_enter(u64 *arguments, u32 program)
@@ -122,7 +122,7 @@ int put_argument(struct counters *counters_, struct out *out, struct task_state 
             bpf_probe_read_kernel(now, bounded(length, PREFIX_BYTES), state->prefix[which]);
             segment->length = length - 1;
             out->record.size = at + sizeof(struct segment) + length - 1;
-            return now[0] == '/';
+            return length > 1 && now[0] == '/';
         }
         return absolute;
     }

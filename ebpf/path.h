@@ -231,6 +231,13 @@ int put_base(struct counters *counters, struct out *out, s32 dfd, u32 kind)
     return 0;
 }
 
+// Copies a program's string; its length with the ending NUL, or a negative error. Old kernels say 0 of an empty string.
+static __always_inline long user_string(void *to, u32 size, const void *text)
+{
+    long length = bpf_probe_read_user_str(to, size, text);
+    return length ? length : 1;
+}
+
 // Appends a NUL-ended string; true when it begins with a slash.
 int put_string(struct counters *counters, struct out *out, u64 text_address, u32 kind, u32 user)
 {
@@ -242,7 +249,7 @@ int put_string(struct counters *counters, struct out *out, u64 text_address, u32
         return false;
     struct segment *segment = segment_at(out, at, kind);
     u8 *start = &out->bytes[at + sizeof(struct segment)];
-    long length = user ? bpf_probe_read_user_str(start, PATH_BYTES + 1, text) : bpf_probe_read_kernel_str(start, PATH_BYTES + 1, text);
+    long length = user ? user_string(start, PATH_BYTES + 1, text) : bpf_probe_read_kernel_str(start, PATH_BYTES + 1, text);
     if (length < 1 || length > PATH_BYTES + 1) {
         segment->state = STATE_FAULT;
         out->record.marks |= MARK_READ_FAULT;
@@ -252,5 +259,5 @@ int put_string(struct counters *counters, struct out *out, u64 text_address, u32
     if (length == PATH_BYTES + 1)
         segment->state = STATE_TRUNCATED;
     grow(counters, out, at, segment, length - 1);
-    return start[0] == '/';
+    return length > 1 && start[0] == '/';
 }

@@ -155,7 +155,8 @@ impl Decoder {
             self.active_canary = self.canaries.pop();
         }
         let ours = self.active_canary == Some(header.pid);
-        if ours && header.kind == kind::EXIT {
+        // The kernel's workers of its ring end before it.
+        if ours && header.kind == kind::EXIT && header.tid == header.pid {
             self.active_canary = None;
         }
         ours

@@ -108,7 +108,7 @@ impl Ledger {
         let header = &record.header;
         self.follow_task(record);
         if self.canary_pids.contains(&header.pid) {
-            self.canaries.entry(header.pid).or_default().push(canary_line(record));
+            self.canaries.entry(header.pid).or_default().extend(canary_line(record));
             if header.kind == kind::BIRTH {
                 self.births += 1;
             }
@@ -366,18 +366,27 @@ fn is_absolute_elsewhere(record: &Record<'_>, base: u8) -> bool {
         && record.segment(base).is_some_and(|base| base.state & state::DETACHED == 0 && base.bytes.is_empty())
 }
 
-/// One record of a canary in the words in which its script is written.
-fn canary_line(record: &Record<'_>) -> String {
+/// One record of a canary in the words in which its script is written, with all that it could have read wrongly. None for the kernel's own
+/// workers of its ring: how many there are is theirs to choose.
+fn canary_line(record: &Record<'_>) -> Option<String> {
     let header = &record.header;
     let path =
         |kind| record.segment(kind).map_or(String::new(), |part| format!(" {}", text::escape(part.bytes)));
-    match header.kind {
+    let worker = header.tid != header.pid;
+    Some(match header.kind {
+        kind::BIRTH | kind::EXIT if worker => return None,
         kind::BIRTH => "birth".into(),
         kind::EXIT => format!("exit {}", header.ret),
         kind::EXEC => format!("exec{}", path(segment::FILE)),
         kind::ATTACH => "attach".into(),
-        kind::ADDRESS => format!("address {} {}", header.nr, header.ret),
-        kind::URING_SUBMIT => format!("submit {}", header.nr),
+        kind::ADDRESS => {
+            let address = std::net::Ipv4Addr::from((header.b as u32).to_ne_bytes());
+            format!("address {} {address}:{}", header.nr, header.ret)
+        }
+        kind::URING_SUBMIT => {
+            let (first, second) = (path(segment::REQUESTED), path(segment::REQUESTED2));
+            format!("submit {}{first}{second} [{:x}]", header.nr, header.c)
+        }
         kind::URING_COMPLETE => format!("complete {}", header.ret),
         kind::SYSCALL => {
             let name = syscalls::syscall_name(header.nr);
@@ -388,10 +397,13 @@ fn canary_line(record: &Record<'_>) -> String {
             } else {
                 path(segment::REQUESTED)
             };
-            format!("{name}{what}{}{endpoint}", path(segment::REQUESTED2))
+            // An address of the child's own memory tells nothing.
+            let (b, c) = if name == "io_uring_setup" { (0, 0) } else { (header.b, header.c) };
+            let second = path(segment::REQUESTED2);
+            format!("{name}{what}{second}{endpoint} = {} [{:x} {b:x} {c:x}]", header.ret, header.a)
         }
         other => format!("kind {other}"),
-    }
+    })
 }
 
 /// A call that succeeded on a path which the capture could not establish: what was done is known, where is not.

@@ -1,7 +1,9 @@
 //! A process of our own that does known things in the session's cgroup, before the measured tree and after it.
 //!
-//! When the record of each step is found, exactly once and in order, every hook worked at that moment. The script is raw system calls after
-//! `clone3`, so that nothing but its own steps is recorded; the nonce in its paths makes it impossible to prepare the records.
+//! When the record of each step is found, exactly once and in order, with the path, the arguments and the result that the child itself saw,
+//! every hook worked at that moment and read what it should. Results are chosen so that a value read from elsewhere can't be taken for
+//! them: descriptors, -2, -17, a length of the nonce's; through the ring as well. The script is raw system calls after `clone3`, so that
+//! nothing but its own steps is recorded; the nonce in its paths, modes and addresses makes it impossible to prepare the records.
 //!
 //! The child shares the driver's memory until it executes, as after `vfork`: a copy of the page tables, with the whole ring in them, would
 //! take longer than the script.
@@ -14,6 +16,7 @@ use std::ffi::CString;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Discard: nobody listens, and nothing that is sent there means anything.
@@ -48,9 +51,12 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path
         file: text("")?,
         made: text(".made")?,
         moved: text(".moved")?,
+        none: text(".none")?,
+        nonce,
         image: image()?,
         threads: threads.as_raw_fd(),
         uring: uring_works(),
+        results: [const { AtomicI64::new(NOT_DONE) }; STEPS],
     };
     let pid = spawn(cgroup, &script)?;
     loop {
@@ -64,36 +70,107 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path
     Ok(Canary { pid: pid.cast_unsigned(), expected: script.expected() })
 }
 
+/// Results that the child notes.
+const STEPS: usize = 20;
+/// What stands for the result of a step that the child never came to.
+const NOT_DONE: i64 = i64::MIN;
+
 struct Script {
     file: CString,
     made: CString,
     moved: CString,
+    none: CString,
+    nonce: [u8; 16],
     image: OwnedFd,
     threads: i32,
     uring: bool,
+    /// The result of each step, as the child saw it: it runs in the driver's memory.
+    results: [AtomicI64; STEPS],
+}
+
+const FLAGS: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC;
+const NOP: u8 = 0;
+const OPENAT: u8 = 18;
+const RENAMEAT: u8 = 35;
+const UNLINKAT: u8 = 36;
+const MKDIRAT: u8 = 37;
+const LINKAT: u8 = 39;
+
+/// One request of the ring.
+#[derive(Clone, Copy)]
+struct Request<'s> {
+    opcode: u8,
+    path: Option<&'s CString>,
+    second: Option<&'s CString>,
+    /// Mode of what is made.
+    mode: u32,
+    flags: i32,
 }
 
 impl Script {
+    /// Modes and lengths that the nonce chose.
+    fn mode(&self, at: usize) -> u32 {
+        0o700 | u32::from(self.nonce[at] & 0o77)
+    }
+
+    fn length(&self) -> usize {
+        1 + usize::from(self.nonce[5] & 0x0f)
+    }
+
+    /// An address of this host's own that nobody else uses.
+    fn peer(&self) -> [u8; 4] {
+        [127, self.nonce[6], self.nonce[7], self.nonce[8] | 2]
+    }
+
+    /// What goes through the ring, each with another result than the one before.
+    fn requests(&self) -> [Request<'_>; 8] {
+        let one = |opcode, path, mode, flags| Request { opcode, path: Some(path), second: None, mode, flags };
+        [
+            Request { opcode: NOP, path: None, second: None, mode: 0, flags: 0 },
+            one(OPENAT, &self.none, 0, libc::O_RDONLY),
+            one(OPENAT, &self.file, self.mode(3), FLAGS),
+            one(MKDIRAT, &self.file, self.mode(4), 0),
+            Request { second: Some(&self.made), ..one(RENAMEAT, &self.none, 0, 0) },
+            Request { second: Some(&self.moved), ..one(LINKAT, &self.file, 0, 0) },
+            one(UNLINKAT, &self.file, 0, 0),
+            one(UNLINKAT, &self.moved, 0, 0),
+        ]
+    }
+
     fn expected(&self) -> Vec<String> {
         let text = |path: &CString| crate::capture::text::escape(path.as_bytes());
-        let (file, made, moved) = (text(&self.file), text(&self.made), text(&self.moved));
+        let (file, made, moved, none) =
+            (text(&self.file), text(&self.made), text(&self.moved), text(&self.none));
+        let mut results = self.results.iter().map(|result| result.load(Ordering::Relaxed));
+        let mut result = || results.next().unwrap_or(NOT_DONE);
+        let [a, b, c, d] = self.peer();
+        let peer = format!("{a}.{b}.{c}.{d}");
         let mut lines = vec![
             "birth".to_owned(),
-            format!("openat {file}"),
-            format!("mkdirat {made}"),
-            format!("renameat2 {made} {moved}"),
-            format!("unlinkat {moved}"),
-            format!("unlinkat {file}"),
-            "address 2 0".into(),
-            "bind 127.0.0.1:0".into(),
-            format!("address 3 {PORT}"),
-            format!("sendto 127.0.0.1:{PORT}"),
-            format!("address 1 {PORT}"),
-            format!("connect 127.0.0.1:{PORT}"),
+            format!("openat {none} = {} [{:x} 0 0]", result(), libc::O_RDONLY),
+            format!("openat {file} = {} [{FLAGS:x} {:x} 0]", result(), self.mode(0)),
+            format!("mkdirat {made} = {} [{:x} 0 0]", result(), self.mode(1)),
+            format!("mkdirat {made} = {} [{:x} 0 0]", result(), self.mode(2)),
+            format!("renameat2 {made} {moved} = {} [0 0 0]", result()),
+            format!("unlinkat {moved} = {} [{:x} 0 0]", result(), libc::AT_REMOVEDIR),
+            format!("unlinkat {file} = {} [0 0 0]", result()),
+            "address 2 127.0.0.1:0".into(),
+            format!("bind 127.0.0.1:0 = {} [0 0 0]", result()),
+            format!("address 3 {peer}:{PORT}"),
+            format!("sendto {peer}:{PORT} = {} [{:x} 0 0]", result(), libc::MSG_DONTWAIT),
+            format!("address 1 {peer}:{PORT}"),
+            format!("connect {peer}:{PORT} = {} [0 0 0]", result()),
             "attach".into(),
         ];
         if self.uring {
-            lines.extend(["io_uring_setup", "submit 0", "complete 0"].map(String::from));
+            lines.push(format!("io_uring_setup = {} [{ENTRIES:x} 0 0]", result()));
+            for request in self.requests() {
+                let path =
+                    |path: Option<&CString>| path.map_or(String::new(), |path| format!(" {}", text(path)));
+                let (first, second) = (path(request.path), path(request.second));
+                lines.push(format!("submit {}{first}{second} [{:x}]", request.opcode, request.mode));
+                lines.push(format!("complete {}", result()));
+            }
         }
         lines.push(format!("exec tmpfs:memfd:{MEMORY_NAME}"));
         lines.push("exit 0".into());
@@ -103,32 +180,53 @@ impl Script {
     /// What the child does. Only system calls: after a raw clone of a process with threads, nothing of the C library may be relied on, and
     /// what it leaves in memory is left in the parent's.
     unsafe extern "C" fn play(&self) -> ! {
-        let address = |port: u16| libc::sockaddr_in {
+        let address = |port: u16, at: [u8; 4]| libc::sockaddr_in {
             sin_family: libc::AF_INET as u16,
             sin_port: port.to_be(),
-            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes([127, 0, 0, 1]) },
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(at) },
             sin_zero: [0; 8],
         };
-        let (any, discard) = (address(0), address(PORT));
+        let (any, discard) = (address(0, [127, 0, 0, 1]), address(PORT, self.peer()));
         let size = size_of::<libc::sockaddr_in>();
         let argv = [c"canary".as_ptr(), std::ptr::null()];
         let environment: [*const libc::c_char; 1] = [std::ptr::null()];
+        let mut results = self.results.iter();
+        let mut note = |result: i64| {
+            if let Some(slot) = results.next() {
+                slot.store(result, Ordering::Relaxed);
+            }
+        };
         // SAFETY: every pointer is to memory that lives until exec; failures leave a record missing, which is what the canary is for.
         unsafe {
             use libc::{AT_FDCWD, syscall};
-            let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC;
-            syscall(libc::SYS_openat, AT_FDCWD, self.file.as_ptr(), flags, 0o600);
-            syscall(libc::SYS_mkdirat, AT_FDCWD, self.made.as_ptr(), 0o700);
-            syscall(libc::SYS_renameat2, AT_FDCWD, self.made.as_ptr(), AT_FDCWD, self.moved.as_ptr(), 0);
-            syscall(libc::SYS_unlinkat, AT_FDCWD, self.moved.as_ptr(), libc::AT_REMOVEDIR);
-            syscall(libc::SYS_unlinkat, AT_FDCWD, self.file.as_ptr(), 0);
+            let raw = |result: libc::c_long| {
+                if result < 0 { -i64::from(*libc::__errno_location()) } else { result }
+            };
+            let (file, made, moved, none) =
+                (self.file.as_ptr(), self.made.as_ptr(), self.moved.as_ptr(), self.none.as_ptr());
+            note(raw(syscall(libc::SYS_openat, AT_FDCWD, none, libc::O_RDONLY, 0)));
+            note(raw(syscall(libc::SYS_openat, AT_FDCWD, file, FLAGS, self.mode(0))));
+            note(raw(syscall(libc::SYS_mkdirat, AT_FDCWD, made, self.mode(1))));
+            note(raw(syscall(libc::SYS_mkdirat, AT_FDCWD, made, self.mode(2))));
+            note(raw(syscall(libc::SYS_renameat2, AT_FDCWD, made, AT_FDCWD, moved, 0)));
+            note(raw(syscall(libc::SYS_unlinkat, AT_FDCWD, moved, libc::AT_REMOVEDIR)));
+            note(raw(syscall(libc::SYS_unlinkat, AT_FDCWD, file, 0)));
             let socket = syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
-            syscall(libc::SYS_bind, socket, &raw const any, size);
-            syscall(libc::SYS_sendto, socket, argv.as_ptr(), 0, 0, &raw const discard, size);
-            syscall(libc::SYS_connect, socket, &raw const discard, size);
+            note(raw(syscall(libc::SYS_bind, socket, &raw const any, size)));
+            let (payload, length) = (self.nonce.as_ptr(), self.length());
+            note(raw(syscall(
+                libc::SYS_sendto,
+                socket,
+                payload,
+                length,
+                libc::MSG_DONTWAIT,
+                &raw const discard,
+                size,
+            )));
+            note(raw(syscall(libc::SYS_connect, socket, &raw const discard, size)));
             syscall(libc::SYS_write, self.threads, c"0".as_ptr(), 1);
             if self.uring {
-                submit_nothing();
+                submit(&self.requests(), &mut note);
             }
             syscall(
                 libc::SYS_execveat,
@@ -255,9 +353,16 @@ fn elf() -> Vec<u8> {
     out
 }
 
+/// Of the ring; each request has an entry of its own.
+const ENTRIES: u32 = 8;
 const SETUP_BYTES: usize = 120;
-/// Where `struct io_uring_params` has the offset of the tail.
+/// Where `struct io_uring_params` has the offsets within the mapping of the ring.
 const SQ_TAIL: usize = 40 + 4;
+const SQ_ARRAY: usize = 40 + 24;
+const CQ_HEAD: usize = 80;
+const CQ_MASK: usize = 80 + 8;
+const CQ_ENTRIES: usize = 80 + 20;
+const ENTRY_BYTES: usize = 64;
 
 /// Whether this kernel lets us make a ring at all.
 fn uring_works() -> bool {
@@ -271,28 +376,52 @@ fn uring_works() -> bool {
     fd >= 0
 }
 
-/// One NOP through a ring, with system calls only.
+/// Makes a ring and sends the requests through it, one after the other, with system calls only; tells `note` what each gave.
 ///
 /// # Safety
 /// For the canary's child, on which nobody else's mappings depend.
-unsafe fn submit_nothing() {
+unsafe fn submit(requests: &[Request<'_>], note: &mut impl FnMut(i64)) {
     const SQES: libc::c_long = 0x1000_0000;
     let mut parameters = [0_u8; SETUP_BYTES];
     let offset = |parameters: &[u8; SETUP_BYTES], at: usize| {
         u32::from_le_bytes([parameters[at], parameters[at + 1], parameters[at + 2], parameters[at + 3]])
             as usize
     };
-    // SAFETY: the mappings are those that the kernel offers for this ring; the offsets come from its parameter block.
+    // SAFETY: the mappings are those that the kernel offers for this ring, of which a page holds eight entries; the offsets come from its
+    // parameter block; all that an entry points to lives until its result is there.
     unsafe {
-        let fd = libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr());
+        let fd = libc::syscall(libc::SYS_io_uring_setup, ENTRIES, parameters.as_mut_ptr());
+        note(fd);
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_POPULATE);
         let ring = libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, fd, 0);
         let entries = libc::syscall(libc::SYS_mmap, 0, 4096, protection, flags, fd, SQES);
         if fd >= 0 && ring >= 0 && entries >= 0 {
-            // The entry is zero, which is a NOP; the index array is zero, which is that entry.
-            let tail = (ring as usize + offset(&parameters, SQ_TAIL)) as *const std::sync::atomic::AtomicU32;
-            (*tail).store(1, std::sync::atomic::Ordering::Release);
-            libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, 1, 0, 0);
+            let word = |at: usize| {
+                let place = (ring as usize + offset(&parameters, at)) as *const std::sync::atomic::AtomicU32;
+                &*place
+            };
+            for (slot, request) in requests.iter().enumerate().take(ENTRIES as usize) {
+                let path = |path: Option<&CString>| path.map_or(0, |path| path.as_ptr() as u64);
+                let two = request.second.is_some();
+                let entry = entries as usize + slot * ENTRY_BYTES;
+                *(entry as *mut u8) = request.opcode;
+                *((entry + 4) as *mut i32) = libc::AT_FDCWD;
+                *((entry + 8) as *mut u64) = path(request.second);
+                *((entry + 16) as *mut u64) = path(request.path);
+                *((entry + 24) as *mut u32) = if two { libc::AT_FDCWD as u32 } else { request.mode };
+                *((entry + 28) as *mut i32) = request.flags;
+                // Any number may stand here, and none of them is a result.
+                *((entry + 32) as *mut u64) = entry as u64;
+                let array = ring as usize + offset(&parameters, SQ_ARRAY);
+                *((array + 4 * slot) as *mut u32) = slot as u32;
+                word(SQ_TAIL).store(slot as u32 + 1, Ordering::Release);
+                libc::syscall(libc::SYS_io_uring_enter, fd, 1, 1, 1, 0, 0);
+                let head = word(CQ_HEAD).load(Ordering::Acquire);
+                let at = (head & word(CQ_MASK).load(Ordering::Relaxed)) as usize;
+                let done = ring as usize + offset(&parameters, CQ_ENTRIES) + at * 16;
+                note(i64::from(*((done + 8) as *const i32)));
+                word(CQ_HEAD).store(head + 1, Ordering::Release);
+            }
         }
         for mapping in [ring, entries] {
             if mapping >= 0 {

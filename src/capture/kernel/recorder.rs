@@ -50,6 +50,8 @@ pub struct Sabotage {
     pub hidden: Option<(&'static str, &'static str)>,
     /// The consumer loses the first record.
     pub lose_a_record: bool,
+    /// A kind of record, and the place of a byte in it that is read wrongly each time.
+    pub garbled: Option<(u16, usize)>,
     /// The consumer ends at once.
     pub dead_consumer: bool,
 }

@@ -117,6 +117,7 @@ impl Consumer {
             over_budget: AtomicBool::new(false),
         });
         let (drop_one, dead) = (sabotage.lose_a_record, sabotage.dead_consumer);
+        let garbled = sabotage.garbled;
         let positions = Positions::map(&ring)?;
         let theirs = Arc::clone(&signals);
         let thread = std::thread::Builder::new()
@@ -128,7 +129,7 @@ impl Consumer {
                         "the consumer of the ring ended before the run",
                     ));
                 }
-                consume(ring, &positions, spool, &theirs, drop_one)
+                consume(ring, &positions, spool, &theirs, drop_one, garbled)
             })
             .map_err(|error| consumer_failed("cannot start the consumer", &error))?;
         Ok(Self { signals, thread })
@@ -166,6 +167,7 @@ fn consume(
     mut spool: Spool,
     signals: &Signals,
     mut drop_one: bool,
+    garbled: Option<(u16, usize)>,
 ) -> Result<Drained> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
         .map_err(|errno| consumer_failed("cannot wait for the ring", &errno))?;
@@ -194,7 +196,14 @@ fn consume(
                 if std::mem::take(&mut drop_one) {
                     continue;
                 }
-                spool.keep(&record);
+                match garbled.filter(|(kind, _)| record.get(4..6) == Some(&kind.to_le_bytes())) {
+                    Some((_, at)) => {
+                        let mut wrong = record.to_vec();
+                        wrong.get_mut(at).into_iter().for_each(|byte| *byte ^= 1);
+                        spool.keep(&wrong);
+                    }
+                    None => spool.keep(&record),
+                }
             }
             signals.taken.store(records, Ordering::Release);
             signals.over_budget.store(spool.is_over_budget(), Ordering::Relaxed);

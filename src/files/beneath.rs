@@ -249,6 +249,43 @@ impl RootPath {
         self.act("cannot rename", |folder, below| folder.rename(below, &to.below))
     }
 
+    /// Waits until this folder, all that is in it, and the names that lead to it are on disk: what is said to be done after it is there
+    /// after a power cut.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync(&self) -> Result<()> {
+        self.sync_tree()?;
+        self.sync_names()
+    }
+
+    /// Waits until the names that lead to this are on disk.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn sync_names(&self) -> Result<()> {
+        for above in self.below.ancestors().skip(1) {
+            Self { root: Arc::clone(&self.root), below: above.to_owned() }.sync_folder()?;
+        }
+        Ok(())
+    }
+
+    fn sync_tree(&self) -> Result<()> {
+        for (name, kind) in self.entries()? {
+            let entry = self.join(name);
+            match kind {
+                EntryKind::Folder => entry.sync_tree()?,
+                EntryKind::File => entry.expect_file()?.sync_all().map_err(entry.at("cannot sync"))?,
+                EntryKind::Link | EntryKind::Other => {}
+            }
+        }
+        self.sync_folder()
+    }
+
+    fn sync_folder(&self) -> Result<()> {
+        self.act("cannot sync", |folder, below| folder.folder(below)?.sync())
+    }
+
     fn create_parent(&self) -> Result<()> {
         match self.below.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             Some(parent) => Self { root: Arc::clone(&self.root), below: parent.to_owned() }.create_folder(),
@@ -466,6 +503,8 @@ mod tests {
             root.join("a").entries().unwrap(),
             [("b".into(), EntryKind::Folder), ("log".into(), EntryKind::File)]
         );
+        root.join("a/b").sync().unwrap();
+        assert!(root.join("none").sync().is_err());
         root.join("a").remove().unwrap();
         root.join("a").remove().unwrap();
         assert!(root.entries().unwrap().is_empty());

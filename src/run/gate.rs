@@ -175,6 +175,8 @@ fn one_run(
     };
     let run = judge_run(entry, number, root, &out, &measured);
     root.write_result(gate, &run)?;
+    // Before anybody is told that it is done.
+    out.sync()?;
     log_run(entry, &run, &out, log)?;
     Ok(Ok(run))
 }

@@ -167,6 +167,7 @@ pub fn run(
     root.write_record(&record)?;
     let claims = crate::pack::claims::of_root(root.folder())?;
     root.write_claims(&claims)?;
+    root.folder().sync()?;
     sink.event(&Event::SessionFinished {
         exit: exit.code(),
         elapsed_ms: crate::run::gate::milliseconds(began),

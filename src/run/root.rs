@@ -100,6 +100,7 @@ impl ProofRoot {
         let place =
             if Rights::of_caller()?.is_own() { RootPath::of(path, Rights::own())? } else { of_caller(path)? };
         place.create_folder()?;
+        place.sync_names()?;
         let root = Self { folder: place.hold()? };
         root.check_owner()?;
         let known = |name: &std::ffi::OsStr| KNOWN.iter().any(|known| name == *known);
@@ -214,7 +215,8 @@ impl ProofRoot {
     pub fn write_verdict(&self, verdict: &GateVerdict) -> Result<()> {
         let folder = self.gate(&verdict.gate);
         folder.join("verdict.json").write_json(verdict)?;
-        folder.join("status.txt").write(format!("{}\n", verdict.status.word()).as_bytes())
+        folder.join("status.txt").write(format!("{}\n", verdict.status.word()).as_bytes())?;
+        folder.sync()
     }
 
     /// Marks a gate as begun: a killed invocation leaves it `incomplete`.

@@ -65,6 +65,10 @@ impl Handle {
         Ok(Self(folder))
     }
 
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(nix::unistd::fsync(&self.0)?)
+    }
+
     pub(super) fn owner_and_mode(&self) -> io::Result<(u32, u32)> {
         let found = fstat(&self.0)?;
         Ok((found.st_uid, found.st_mode & 0o7777))

@@ -231,8 +231,19 @@ impl Error {
     }
 
     /// An I/O failure at `path`.
+    ///
+    /// Where a measurement must write and this process sees a read-only filesystem, its unit closes it: that host can't measure.
     pub fn io(doing: &str, path: &Path, source: std::io::Error) -> Self {
-        Self::new(Code::Io, format!("{doing}: {source}")).at(path.display()).because(source)
+        let closed = source.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+            && ["/var/lib", "/run"].iter().any(|top| path.starts_with(top));
+        let code = if closed { Code::CannotMeasure } else { Code::Io };
+        let error = Self::new(code, format!("{doing}: {source}")).at(path.display()).because(source);
+        if closed {
+            return error.hint(
+                "in the systemd unit, beside ProtectSystem=strict: ReadWritePaths=/run /var/lib/assay-gates",
+            );
+        }
+        error
     }
 
     /// Names the place: a file, `file:line:column`, or a member of an archive.
@@ -309,6 +320,16 @@ mod tests {
         }
         assert_eq!(Exit::worst([]).code(), 0);
         assert_eq!(Exit::worst([Passed, CannotMeasure]).code(), 40);
+    }
+
+    #[test]
+    fn a_unit_that_closes_the_file_system_is_a_host_that_cannot_measure() {
+        let closed = || std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+        let error =
+            Error::io("cannot create the folder", Path::new("/var/lib/assay-gates/proof/x"), closed());
+        assert_eq!(error.exit().code(), 40);
+        assert!(error.advice().unwrap().contains("ProtectSystem=strict"), "{error}");
+        assert_eq!(Error::io("cannot write", Path::new("/mnt/x"), closed()).exit().code(), 1);
     }
 
     #[test]

@@ -128,12 +128,12 @@ fn unit(runner_root: &Path) -> String {
     format!(
         "\
 [Unit]
-Description=Remove what measured runs left before the machine went down
+Description=Remove what measured runs left before the machine went down; results stay
 After=local-fs.target systemd-tmpfiles-setup.service
 {before}
 [Service]
 Type=oneshot
-ExecStart={BINARY} clean --phase before-run --apply
+ExecStart={BINARY} clean --phase after-run --apply
 StandardOutput=journal
 
 [Install]

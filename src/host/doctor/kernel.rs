@@ -16,8 +16,10 @@ pub(super) fn root(_: &Context<'_>) -> Check {
 }
 
 pub(super) fn release(_: &Context<'_>) -> Check {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
+    // Not from /proc, of which a unit with ProcSubset=pid shows only processes.
+    let release = nix::sys::utsname::uname()
+        .map_or_else(|_| String::new(), |name| name.release().to_string_lossy().into_owned());
+    let release = release.as_str();
     match version(release) {
         Some(found) if found >= FLOOR => Check::pass(release),
         Some(_) => Check::fail(

@@ -1,5 +1,6 @@
 # make run    set everything up and run the main job
 # make test   set everything up and pass the tests
+# make kernels  measure on other kernels under qemu (KERNELS="6.1 newest"); kernels-fast: the part that every change must pass
 # make bench  measure what the tool costs
 # make lint   formatting, clippy, licences and bans, workflows
 
@@ -8,7 +9,7 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=ASSAY_REDACTION_
 BINARY := target/release/assay-gates
 GATES ?= all
 
-.PHONY: run build setup fixtures test test-tools lint bench clean
+.PHONY: run kernels kernels-fast build setup fixtures test test-tools lint bench clean
 
 run: build
 	$(AS_ROOT) $(BINARY) run --gates $(GATES) --install
@@ -28,6 +29,14 @@ test: setup test-tools
 
 test-tools:
 	@scripts/setup.sh test
+
+kernels: setup
+	@KERNELS="$(KERNELS)" scripts/setup.sh kernels
+	scripts/kernels.sh $(KERNELS)
+
+kernels-fast: setup
+	@KERNELS="$(KERNELS)" scripts/setup.sh kernels
+	scripts/kernels.sh fast $(KERNELS)
 
 lint: setup
 	scripts/lint.sh

@@ -3,6 +3,7 @@
 #   setup.sh build   what building and measuring need
 #   setup.sh test    what the tests need on top
 #   setup.sh lint    what the linters need on top
+#   setup.sh kernels what measuring on other kernels needs on top
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -58,6 +59,19 @@ missing_for_test() {
 	have chattr || echo e2fsprogs
 }
 
+missing_for_kernels() {
+	case $(uname -m) in
+	x86_64) have qemu-system-x86_64 || echo qemu-system-x86 ;;
+	*) have qemu-system-aarch64 || echo qemu-system-arm ;;
+	esac
+	# The initramfs takes busybox along, so it must need no libraries.
+	have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || echo busybox-static
+	have cpio || echo cpio
+	have strip || echo binutils
+	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+	case " ${KERNELS:-} " in *" 6.8 "*) [ -f /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || echo ubuntu-archive-keyring ;; esac
+}
+
 rust() {
 	have cargo && return 0
 	if apt-cache show rustup >/dev/null 2>&1; then
@@ -106,12 +120,16 @@ test)
 		npm_ci "$(dirname "$lockfile")"
 	done
 	;;
+kernels)
+	# shellcheck disable=SC2046
+	apt $(missing_for_kernels)
+	;;
 lint)
 	venv zizmor zizmor==1.32.0
 	have cargo-deny || cargo install -q --locked cargo-deny@0.20.2
 	;;
 *)
-	echo "setup.sh build|test|lint" >&2
+	echo "setup.sh build|test|lint|kernels" >&2
 	exit 2
 	;;
 esac

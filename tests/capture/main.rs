@@ -15,6 +15,23 @@ use session::{Session, complete, lines};
 use std::process::Command;
 
 #[test]
+fn programs_compile_ahead() {
+    let folder = tempfile::tempdir().unwrap();
+    for (source, flags) in [
+        (include_str!("programs/files.c"), &["-static"][..]),
+        (include_str!("programs/paths.c"), &["-static"]),
+        (include_str!("programs/network.c"), &["-static"]),
+        (include_str!("programs/uring.c"), &["-static"]),
+        (include_str!("programs/uring.c"), &["-static", "-DSQPOLL"]),
+        (include_str!("programs/tasks.c"), &["-static", "-pthread"]),
+        (include_str!("programs/odd.c"), &["-static", "-pthread"]),
+    ] {
+        assert!(session::program_in(folder.path(), source, flags).exists());
+    }
+    assert!(session::compile(folder.path(), "loop", include_str!("../../benches/loop.c"), &[]).exists());
+}
+
+#[test]
 fn a_shell_script_is_recorded_whole() {
     if !support::need_root() {
         return;

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// What the measured programs share.
+const SAY: &str = include_str!("programs/say.h");
+
 /// A fresh cgroup, a work folder, and a private folder for records; all gone when dropped.
 pub struct Session {
     pub cgroup: PathBuf,
@@ -139,20 +142,36 @@ pub fn reasons(recording: &Recording) -> Vec<String> {
     reasons.iter().map(|reason| reason.split(':').next().unwrap().to_owned()).collect()
 }
 
-/// Compiles a C program; the measured programs are small, so that every call of theirs is known.
+/// Compiles a C program; the measured programs are small, so that every call of theirs is known. Where `ASSAY_GATES_TEST_PROGRAMS` names
+/// a folder it is taken from there if it stands there, for a machine without a compiler, and left there if not.
 pub fn compile(folder: &Path, name: &str, source: &str, flags: &[&str]) -> PathBuf {
     let (code, program) = (folder.join(format!("{name}.c")), folder.join(name));
+    let text = format!("{SAY}{source}{flags:?}");
+    let kept = std::env::var_os("ASSAY_GATES_TEST_PROGRAMS").map(|kept| {
+        let digest = assay_gates::files::sha256(text.as_bytes()).to_string();
+        Path::new(&kept).join(format!("{name}-{}", digest.trim_start_matches("sha256:")))
+    });
+    if let Some(kept) = kept.as_ref().filter(|kept| kept.exists()) {
+        std::fs::copy(kept, &program).unwrap();
+        return program;
+    }
     std::fs::write(&code, source).unwrap();
     let output =
         Command::new("cc").args(["-O1", "-o"]).arg(&program).arg(&code).args(flags).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if let Some(kept) = kept {
+        std::fs::copy(&program, kept).unwrap();
+    }
     program
 }
 
 /// A measured C program: compiled with `programs/say.h`, run in `session`, with what it said it did (`W` is the work folder).
 pub fn program(session: &Session, source: &str, flags: &[&str]) -> PathBuf {
-    let folder = session.spool.path();
-    std::fs::write(folder.join("say.h"), include_str!("programs/say.h")).unwrap();
+    program_in(session.spool.path(), source, flags)
+}
+
+pub fn program_in(folder: &Path, source: &str, flags: &[&str]) -> PathBuf {
+    std::fs::write(folder.join("say.h"), SAY).unwrap();
     compile(folder, "program", source, flags)
 }
 

@@ -23,8 +23,8 @@ pub use effect::{Effect, Operation, PathState, PathValue};
 pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};
 pub use object::{Object, embedded};
 pub use recording::{
-    CallMarks, CallWindow, CaptureProof, Effects, HookCount, Invariant, NetworkCounts, Outcome, Recording,
-    Summary,
+    CallMarks, CallWindow, CaptureProof, Effects, HookCount, INVARIANTS, Invariant, NetworkCounts, Outcome,
+    Recording, Summary,
 };
 pub use spool::Budget;
 

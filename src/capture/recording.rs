@@ -76,6 +76,38 @@ pub struct Invariant {
     pub witness: String,
 }
 
+/// Names of the invariants that a proof states, each once, in this order.
+pub const INVARIANTS: [&str; 28] = [
+    "cgroup_was_empty",
+    "tree_is_gone",
+    "one_root",
+    "hooks_attached",
+    "begin_canary",
+    "end_canary",
+    "nothing_dropped",
+    "ring_drained",
+    "emitted_equals_read",
+    "bytes_equal",
+    "read_equals_kept",
+    "kept_equals_reread",
+    "records_well_formed",
+    "task_sequences",
+    "task_automaton",
+    "born_equals_died",
+    "syscalls_begun",
+    "syscalls_ended",
+    "births_recorded",
+    "deaths_recorded",
+    "task_storage_for_every_record",
+    "task_storage_had",
+    "scratch_had",
+    "no_recursion_misses",
+    "kernel_release",
+    "kernel_btf",
+    "object_sha256",
+    "nothing_escaped",
+];
+
 /// `capture_proof.json` (`assay.gates.capture_proof.v0`): why this recording may be called complete, or why not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaptureProof {

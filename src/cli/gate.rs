@@ -161,6 +161,7 @@ mod imp {
         let command = init.command.iter().map(|word| in_fixture(word, folder)).collect();
         let entry = Entry {
             definition: propose::draft(&init.name, command, init.agent_shim.into(), init.policy),
+            text: String::new(),
             file: folder.join("gate.yaml"),
         };
         let selection = Selection { gates: vec![entry.clone()], added: Vec::new() };

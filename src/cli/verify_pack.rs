@@ -30,7 +30,10 @@ pub(super) fn run(wanted: &Wanted<'_>) -> Result<Exit> {
     if let (Some((bundle, repository)), Some(pack)) = (wanted.attestation, &verified) {
         match pack::verify_attestation(pack, bundle, repository) {
             Ok(attested) => {
-                outcome.not_established.retain(|what| *what != pack::verify::NOT_ESTABLISHED[0]);
+                // Who made it, and of which repository, commit and run.
+                outcome
+                    .not_established
+                    .retain(|what| !pack::verify::NOT_ESTABLISHED[..2].contains(&what.as_str()));
                 outcome.established.extend(attested.established);
                 outcome.not_established.extend(attested.not_established);
             }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// What `gate.yaml` says.
     pub definition: Definition,
+    /// `gate.yaml` as it was read.
+    pub text: String,
     /// The `gate.yaml`, absolute.
     pub file: PathBuf,
 }
@@ -52,7 +54,7 @@ impl Catalog {
                 if file.is_file() {
                     let text = std::fs::read_to_string(&file)
                         .map_err(|error| Error::io("cannot read", &file, error))?;
-                    entries.push(Entry { definition: parse(&text, file.display())?, file });
+                    entries.push(Entry { definition: parse(&text, file.display())?, text, file });
                 }
             }
         }

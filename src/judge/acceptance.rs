@@ -1,10 +1,10 @@
 //! Whether one measured run shows what its gate declared.
 
-use super::Assertion;
+use super::{Assertion, EffectTotals, reconcile};
 use crate::capture::{CaptureProof, Operation};
 use crate::evidence::tool_effects::{Attribution, CallEffects, CountedEffect};
 use crate::evidence::{
-    CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
+    Archive, CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
 };
 use crate::gate::{Definition, ExpectedOpen, ExpectedSdk, Presence};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,10 +30,33 @@ pub struct RunEvidence {
     pub proof: CaptureProof,
     /// `tool_effects.json`, call by call.
     pub calls: Vec<CallEffects>,
-    /// Every path that any effect named, filtered ones included.
-    pub touched: BTreeSet<String>,
-    /// Names of the calls that the fence around system calls refused.
-    pub refused: BTreeSet<String>,
+    /// What `effects.ndjson` comes to, filtered effects included.
+    pub effects: EffectTotals,
+}
+
+impl RunEvidence {
+    /// Of an archive that verified, and the files beside it.
+    #[must_use]
+    pub fn of(
+        archive: &Archive,
+        proof: CaptureProof,
+        calls: Vec<CallEffects>,
+        effects: EffectTotals,
+    ) -> Self {
+        let content = &archive.content;
+        Self {
+            exit_code: content.finished.exit_code,
+            health: content.health.clone(),
+            surface: content.surface.clone(),
+            correlation: content.correlation.clone(),
+            kernel: content.kernel.clone(),
+            policy: content.policy.clone(),
+            sdk: content.sdk.clone(),
+            proof,
+            calls,
+            effects,
+        }
+    }
 }
 
 /// Everything that had to hold, in a fixed order. `work` is the work folder as the measured process sees it.
@@ -54,6 +77,8 @@ pub fn accept(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Assertion
 /// What every gate demands.
 fn standing_demands(run: &RunEvidence) -> Vec<Assertion> {
     let health = &run.health;
+    let unbalanced: Vec<String> =
+        reconcile(&run.proof, &run.effects).iter().map(ToString::to_string).collect();
     vec![
         Assertion::equal("health.kernel_layer", "complete", &health.kernel_layer),
         Assertion::equal("health.ringbuf_drops", 0, health.ringbuf_drops),
@@ -63,6 +88,12 @@ fn standing_demands(run: &RunEvidence) -> Vec<Assertion> {
             run.proof.complete,
             "every invariant holds",
             if run.proof.complete { "it does".to_owned() } else { run.proof.reasons.join(", ") },
+        ),
+        Assertion::that(
+            "capture.books",
+            unbalanced.is_empty(),
+            "a proof that agrees with itself and with the effects",
+            if unbalanced.is_empty() { "it does".to_owned() } else { unbalanced.join("; ") },
         ),
         Assertion::that("kernel.records", !run.kernel.is_empty(), "at least 1", run.kernel.len()),
     ]
@@ -104,7 +135,7 @@ fn surface(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Assertion> {
     }
     for path in &gate.expect.absent_work_paths {
         let path = format!("{work}/{path}");
-        let found = run.touched.contains(&path) || run.surface.filesystem_paths.contains(&path);
+        let found = run.effects.touched.contains(&path) || run.surface.filesystem_paths.contains(&path);
         all.push(Assertion::that("effects.absent_path", !found, format!("{path} nowhere"), seen(found)));
     }
     for path in &gate.expect.execs {
@@ -112,7 +143,7 @@ fn surface(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Assertion> {
         all.push(Assertion::that("surface.process_execs", held, format!("contains {path}"), seen(held)));
     }
     for name in &gate.expect.refused {
-        let held = run.refused.contains(name);
+        let held = run.effects.refused.contains(name);
         all.push(Assertion::that("effects.refused", held, format!("{name} was refused"), seen(held)));
     }
     let tools: BTreeSet<&str> = gate.expect.decisions.iter().map(|decision| decision.tool.as_str()).collect();

@@ -38,6 +38,8 @@ pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, Stri
         );
         return Ok(vec![(Exit::AcceptanceFailed, reason)]);
     };
+    // What was compared with, so that a reader of the evidence can compare again.
+    root.gate(gate).join("baseline.json").write_json(&expected)?;
     let difference: BaselineDiff = expected.compare(&measured(gate, &root.run(gate, 1))?);
     root.gate(gate).join("baseline_diff.json").write_json(&difference)?;
     Ok(difference

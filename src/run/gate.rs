@@ -5,9 +5,12 @@ use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, Run, readback};
 use crate::error::{Exit, Result};
 use crate::files::RootPath;
-use crate::gate::{Definition, Entry, Group};
+use crate::gate::Entry;
 use crate::host::WORK;
-use crate::judge::{GateVerdict, RunArtifacts, RunVerdict, accept, compare};
+use crate::judge::{
+    GateVerdict, RunAccount, RunArtifacts, RunVerdict, acceptance_line, baseline_missing, compare,
+    declared_failure, determinism_line, run_verdict,
+};
 use crate::report::{Event, Sink};
 use std::time::Instant;
 
@@ -49,6 +52,7 @@ pub(super) fn run(
         folder.remove()?;
     }
     root.begin_gate(gate)?;
+    root.write_ground(entry)?;
     let mut log = Log { root, gate, sink };
     log.event(Event::GateStarted { gate: gate.clone() });
     if let Some(reason) = baseline_missing(&entry.definition, before) {
@@ -93,7 +97,7 @@ pub(super) fn run(
         if artifacts.len() == runs.len() && !runs.is_empty() { Some(compare(&artifacts)?) } else { None };
     let verdict = GateVerdict::conclude(gate, wanted, runs, determinism, failures, milliseconds(began));
     if all_accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
-        log.line(&determinism_line(&entry.definition, wanted))?;
+        log.line(&determinism_line(&entry.definition, wanted as usize))?;
     }
     if reviewer.baselines == BaselineUse::Update && verdict.passed() {
         let written = baseline::update(entry, root)?;
@@ -117,27 +121,6 @@ fn reviewed(
         row.scenario_id, row.verdict, row.join_grade, row.join_key, row.fallback_used
     ))?;
     log.conclude(verdict.also(review.failures))
-}
-
-/// A scenario that needs a baseline has no finding without it, on the same head, in the same invocation.
-fn baseline_missing(gate: &Definition, before: &[GateVerdict]) -> Option<String> {
-    let baseline = gate.scenario.as_ref()?.baseline.as_deref()?;
-    match before.iter().find(|verdict| verdict.gate == baseline) {
-        Some(verdict) if verdict.passed() => None,
-        Some(verdict) => Some(format!("its baseline {baseline} is {}", verdict.status.word())),
-        None => Some(format!("its baseline {baseline} was not measured before it")),
-    }
-}
-
-/// A negative gate never passes: what it declares is how it fails.
-fn declared_failure(gate: &Definition, runs: &[RunVerdict]) -> Option<String> {
-    (gate.group == Group::Negative && runs.iter().all(|run| run.passed) && !runs.is_empty()).then(|| {
-        format!(
-            "correlation is {}: {}, as this gate declares",
-            gate.expect.correlation,
-            gate.expect.ambiguities.join(", ")
-        )
-    })
 }
 
 /// One measured run, kept from an earlier invocation or measured now.
@@ -189,36 +172,31 @@ fn judge_run(
     out: &RootPath,
     measured: &super::Measured,
 ) -> RunVerdict {
-    let gate = &entry.definition;
     let summary = &measured.summary;
-    let mut reasons = summary.proof.reasons.clone();
-    let (archive, kernel_events, assertions) = match readback::run_evidence(out) {
-        Ok((evidence, archive)) => {
-            (Some(archive.below(root.folder())), evidence.kernel.len() as u64, accept(gate, &evidence, WORK))
-        }
-        Err(error) => {
-            reasons.push(
-                measured.without_archive.as_ref().map_or_else(|| error.to_string(), |f| f.text.clone()),
-            );
-            (None, 0, Vec::new())
-        }
-    };
-    let complete = summary.proof.complete && archive.is_some();
-    RunVerdict {
+    let mut account = RunAccount {
         run: number,
-        passed: complete && assertions.iter().all(|assertion| assertion.held) && !summary.outcome.interrupted,
         exit_code: summary.outcome.exit_code,
         signal: summary.outcome.signal,
         timed_out: summary.outcome.timed_out,
         interrupted: summary.outcome.interrupted,
         effects: measured.effects,
-        kernel_events,
         lost: summary.ringbuf_drops + summary.size_mismatches,
-        complete,
-        incomplete_because: reasons,
+        complete: summary.proof.complete,
+        reasons: summary.proof.reasons.clone(),
         elapsed_ms: summary.outcome.elapsed_ms,
-        archive,
-        assertions,
+    };
+    match readback::run_evidence(out) {
+        Ok((evidence, archive)) => {
+            account.reasons.clone_from(&evidence.proof.reasons);
+            let archive = archive.below(root.folder());
+            run_verdict(&entry.definition, account, Some((&evidence, archive)), WORK)
+        }
+        Err(error) => {
+            account.reasons.push(
+                measured.without_archive.as_ref().map_or_else(|| error.to_string(), |f| f.text.clone()),
+            );
+            run_verdict(&entry.definition, account, None, WORK)
+        }
     }
 }
 
@@ -270,21 +248,6 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Re
 fn tail(file: &RootPath) -> String {
     let bytes = file.read().ok().flatten().unwrap_or_default();
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(4096)..]).into_owned()
-}
-
-/// The line that a consumer harvests for each accepted run.
-fn acceptance_line(gate: &Definition) -> String {
-    let scenario = gate.scenario.as_ref().and_then(|scenario| serde_json::to_value(scenario.id).ok());
-    match scenario.as_ref().and_then(|id| id.as_str()) {
-        Some(id) => format!("PASS: runner-spike {} acceptance ({id})", gate.label),
-        None => format!("PASS: runner-spike {} acceptance", gate.label),
-    }
-}
-
-/// The line that a consumer harvests when the runs agree.
-fn determinism_line(gate: &Definition, runs: u32) -> String {
-    let count = if runs == 3 { "three".to_owned() } else { runs.to_string() };
-    format!("PASS: runner-spike {} {count}-run determinism", gate.label)
 }
 
 pub(super) fn milliseconds(since: Instant) -> u64 {

@@ -1,11 +1,11 @@
 //! What a run left on disk, read back and verified: judging looks at nothing else.
 
-use crate::capture::REFUSED;
 use crate::error::{Code, Error, Result};
 use crate::evidence::archive::read_bounded_from;
 use crate::evidence::{Archive, CapabilitySurface, ToolEffects, effects};
-use crate::files::{RootPath, Sha256Digest, sha256};
-use crate::judge::{ArchiveRef, RunArtifacts, RunEvidence, scenario};
+use crate::files::{RootPath, sha256};
+use crate::judge::scenario::RunFiles;
+use crate::judge::{ArchiveRef, EffectTotals, RunArtifacts, RunEvidence};
 use serde_json::Value;
 use std::io::BufReader;
 
@@ -34,65 +34,22 @@ impl Found {
 pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
     let (archive, found) = archive(out)?;
     let calls: ToolEffects = json(&out.join("tool_effects.json"))?;
-    let (mut touched, mut refused) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+    let mut totals = EffectTotals::default();
     let recorded = out.join("effects.ndjson");
     for effect in effects::read_from(BufReader::new(recorded.expect_file()?), &recorded.path(), None) {
-        let effect = effect?;
-        if effect.marks.iter().any(|mark| mark == REFUSED) {
-            refused.insert(effect.syscall);
-        }
-        touched.extend([effect.path, effect.target].into_iter().flatten().map(|path| path.value));
+        totals.take(effect?);
     }
-    let evidence = RunEvidence {
-        exit_code: archive.finished.exit_code,
-        health: archive.content.health,
-        surface: archive.content.surface,
-        correlation: archive.content.correlation,
-        kernel: archive.content.kernel,
-        policy: archive.content.policy,
-        sdk: archive.content.sdk,
-        proof: json(&out.join("capture_proof.json"))?,
-        calls: calls.calls,
-        touched,
-        refused,
-    };
+    let evidence = RunEvidence::of(&archive, json(&out.join("capture_proof.json"))?, calls.calls, totals);
     Ok((evidence, found))
-}
-
-/// What a review looks at, from the folder of one run.
-#[derive(Clone, Debug)]
-pub(super) struct Reviewed {
-    archive: Archive,
-    effects: ToolEffects,
-    files: [Sha256Digest; 3],
-}
-
-impl Reviewed {
-    /// As the judge takes it.
-    pub(super) fn as_run(&self) -> scenario::Run<'_> {
-        let content = &self.archive.content;
-        scenario::Run {
-            health: &content.health,
-            correlation: &content.correlation,
-            kernel: &content.kernel,
-            policy: &content.policy,
-            sdk: &content.sdk,
-            effects: &self.effects,
-            files: self.files,
-            archive: self.archive.sha256,
-        }
-    }
 }
 
 /// What a review looks at, from the folder of one run.
 ///
 /// # Errors
 /// As [`run_evidence`].
-pub(super) fn reviewed(out: &RootPath) -> Result<Reviewed> {
+pub(super) fn reviewed(out: &RootPath) -> Result<RunFiles> {
     let (archive, _) = archive(out)?;
-    let names = ["capability-surface.json", "correlation-report.json", "observation-health.json"];
-    let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
-    Ok(Reviewed { effects: json(&out.join("tool_effects.json"))?, archive, files })
+    Ok(RunFiles::new(archive, json(&out.join("tool_effects.json"))?))
 }
 
 /// What a baseline is made of, from the folder of one run.

@@ -1,12 +1,12 @@
 //! A scenario's review: gathers what stands in the proof root, and writes the rows into `runs/`.
 
-use super::readback::{self, Reviewed};
+use super::readback;
 use super::{BaselineUse, ProofRoot, RunRecord};
 use crate::error::Result;
 use crate::files::RootPath;
 use crate::gate::{Catalog, Definition, Entry};
 use crate::judge::GateVerdict;
-use crate::judge::scenario::{self, Input, Invocation, Measured, Review};
+use crate::judge::scenario::{self, Input, Measured, Review, RunFiles};
 
 /// What reviews of one invocation share.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +44,10 @@ impl Reviewer<'_> {
             },
             None => None,
         };
-        let own_runs: Vec<scenario::Run> = own.runs.iter().map(Reviewed::as_run).collect();
+        let own_runs: Vec<scenario::Run> = own.runs.iter().map(RunFiles::as_run).collect();
         let baseline_runs: Vec<scenario::Run> =
-            baseline.iter().flat_map(|loaded| &loaded.runs).map(Reviewed::as_run).collect();
-        let invocation = self.invocation();
+            baseline.iter().flat_map(|loaded| &loaded.runs).map(RunFiles::as_run).collect();
+        let invocation = self.record.invocation();
         let review = scenario::review(&Input {
             gate: own.measured(&own_runs, head),
             baseline: baseline.as_ref().map(|loaded| loaded.measured(&baseline_runs, head)),
@@ -61,30 +61,13 @@ impl Reviewer<'_> {
         }
         Ok(review)
     }
-
-    fn invocation(&self) -> Invocation {
-        let RunRecord { source, .. } = self.record;
-        let workflow = source.workflow.as_ref();
-        let local = || crate::pack::LOCAL.to_owned();
-        Invocation {
-            created_at: self.record.started_at.clone(),
-            head_sha: source.head_sha.clone(),
-            dirty: source.dirty,
-            r#ref: source.r#ref.clone(),
-            selection: self.record.selection.clone(),
-            runs: self.record.runs,
-            workflow: workflow.map_or_else(local, |workflow| workflow.name.clone()),
-            run_id: workflow.map_or_else(local, |workflow| workflow.run_id.clone()),
-            run_url: workflow.map(|workflow| workflow.run_url.clone()),
-        }
-    }
 }
 
 /// A gate as it stands in the root.
 struct Loaded<'a> {
     gate: &'a Definition,
     verdict: &'a GateVerdict,
-    runs: Vec<Reviewed>,
+    runs: Vec<RunFiles>,
     pass_lines: Vec<String>,
 }
 

@@ -9,7 +9,9 @@
 use super::Source;
 use crate::error::{Code, Error, Result};
 use crate::files::RootPath;
+use crate::gate::Entry;
 use crate::host::rights::Rights;
+use crate::judge::scenario::Invocation;
 use crate::judge::{GateVerdict, RunVerdict};
 use crate::pack::claims::Claims;
 use serde::{Deserialize, Serialize};
@@ -48,6 +50,26 @@ pub struct RunRecord {
     pub runs: u32,
     /// The host.
     pub host: HostFacts,
+}
+
+impl RunRecord {
+    /// As a review names it.
+    #[must_use]
+    pub fn invocation(&self) -> Invocation {
+        let workflow = self.source.workflow.as_ref();
+        let local = || crate::pack::LOCAL.to_owned();
+        Invocation {
+            created_at: self.started_at.clone(),
+            head_sha: self.source.head_sha.clone(),
+            dirty: self.source.dirty,
+            r#ref: self.source.r#ref.clone(),
+            selection: self.selection.clone(),
+            runs: self.runs,
+            workflow: workflow.map_or_else(local, |workflow| workflow.name.clone()),
+            run_id: workflow.map_or_else(local, |workflow| workflow.run_id.clone()),
+            run_url: workflow.map(|workflow| workflow.run_url.clone()),
+        }
+    }
 }
 
 /// What is said of the host.
@@ -225,6 +247,27 @@ impl ProofRoot {
     /// `Io`.
     pub fn begin_gate(&self, gate: &str) -> Result<()> {
         self.gate(gate).join("status.txt").write(b"incomplete\n")
+    }
+
+    /// Writes what a gate is judged by: `definition.yaml` and, where it has a policy, `policy.yaml`, byte for byte.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn write_ground(&self, entry: &Entry) -> Result<()> {
+        let folder = self.gate(&entry.definition.id);
+        folder.join("definition.yaml").write(entry.text.as_bytes())?;
+        let Some(policy) = &entry.definition.policy else { return Ok(()) };
+        let file = entry.fixture().join(&policy.file);
+        let read = || match std::fs::read(&file) {
+            Ok(bytes) => Ok(Some(bytes)),
+            // Whoever measures says that it is not there.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("cannot read the policy", &file, error)),
+        };
+        match Rights::of_caller()?.act(read)? {
+            Some(bytes) => folder.join("policy.yaml").write(&bytes),
+            None => Ok(()),
+        }
     }
 
     /// Appends one line to a file of the root; `\n` and control characters in `line` are escaped.

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::capture::{
-    CaptureProof, Effect, NetworkCounts, Operation, Outcome, PathState, PathValue, Summary,
+    CaptureProof, Effect, INVARIANTS, Invariant, NetworkCounts, Operation, Outcome, PathState, PathValue,
+    Summary,
 };
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, assemble};
 use crate::host::WORK;
@@ -80,6 +81,42 @@ fn executed(program: &str, seq: u64) -> Effect {
 
 const CREATE: u64 = 0o1101;
 
+/// A proof whose counters are those of `effects` and of two canaries.
+fn proof(run_id: &str, reasons: Vec<String>, effects: &[Effect]) -> CaptureProof {
+    let count = |operation| effects.iter().filter(|effect| effect.operation == operation).count() + 2;
+    let (opens, execs) = (count(Operation::Open), count(Operation::Exec));
+    let counts = [("openat", opens), ("exec", execs), ("birth", 2), ("exit", 2)];
+    let facts = ["kernel_release", "kernel_btf", "object_sha256"];
+    let invariant = |name: &&str| {
+        let seen = match *name {
+            "emitted_equals_read" | "kept_equals_reread" => (opens + execs + 4).to_string(),
+            "births_recorded" | "deaths_recorded" => "2".to_owned(),
+            _ => "0".to_owned(),
+        };
+        Invariant {
+            name: (*name).to_owned(),
+            held: true,
+            expected: seen.clone(),
+            seen,
+            witness: "a script".to_owned(),
+        }
+    };
+    CaptureProof {
+        schema: "assay.gates.capture_proof.v0".into(),
+        run_id: run_id.to_owned(),
+        complete: reasons.is_empty(),
+        reasons,
+        invariants: INVARIANTS.iter().map(invariant).collect(),
+        blind_spots: vec!["none in this script".into()],
+        environment: counts
+            .iter()
+            .map(|(hook, count)| (format!("records.{hook}"), format!("{count}/0")))
+            .chain(facts.map(|name| (name.to_owned(), "0".to_owned())))
+            .collect(),
+        policy_origin: None,
+    }
+}
+
 impl Measure for Script {
     fn measure(&mut self, gate: &Entry, Run { number: run, out, next }: Run<'_>) -> Result<Measured> {
         self.announced.push(next.map(|(gate, out)| {
@@ -123,16 +160,7 @@ impl Measure for Script {
             hooks: Default::default(),
             network: NetworkCounts::default(),
             calls: Vec::new(),
-            proof: CaptureProof {
-                schema: "assay.gates.capture_proof.v0".into(),
-                run_id: gate.definition.run_id.clone(),
-                complete: reasons.is_empty(),
-                reasons,
-                invariants: Vec::new(),
-                blind_spots: vec!["none in this script".into()],
-                environment: Default::default(),
-                policy_origin: None,
-            },
+            proof: proof(&gate.definition.run_id, reasons, &effects),
         };
         let facts = RunFacts {
             run_id: &summary.run_id,

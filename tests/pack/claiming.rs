@@ -1,8 +1,6 @@
 //! What is claimed is what `claims.json` says, in every view of every kind of run.
 
-use crate::fixture::{doctor, passed_gate_of, provenance, put, run_record};
-use crate::run;
-use assay_gates::evidence::Logs;
+use crate::fixture::{self, definition, doctor, provenance, put, run_record};
 use assay_gates::files::RootPath;
 use assay_gates::host::rights::Rights;
 use assay_gates::judge::GateVerdict;
@@ -16,21 +14,11 @@ use std::path::Path;
 /// A kind of run: its name, how its root is made, the classes that it earns, and what keeps it from the others.
 type Kind = (&'static str, fn(&Path), &'static [ClaimClass], &'static str);
 
-fn layers(of: ClaimClass) -> Logs {
-    match of {
-        ThreeLayers => run::logs(),
-        KernelAndPolicy => Logs { sdk: None, ..run::logs() },
-        KernelAlone => Logs::default(),
-    }
-}
-
 /// A root of gates that passed, one for each of these.
 fn measured(root: &Path, gates: &[(&str, ClaimClass)]) {
-    run_record(root, &gates.iter().map(|(gate, _)| *gate).collect::<Vec<_>>());
+    let all: Vec<String> = gates.iter().map(|(gate, class)| definition(gate, *class, false)).collect();
+    fixture::measured(root, &all);
     doctor(root, "/var/lib");
-    for (gate, class) in gates {
-        passed_gate_of(root, gate, &layers(*class));
-    }
 }
 
 fn replace(root: &Path, file: &str, from: &str, to: &str) {
@@ -69,7 +57,7 @@ const KINDS: &[Kind] = &[
         "a gate that was skipped",
         |root| {
             measured(root, &[("c", ThreeLayers)]);
-            run_record(root, &["c", "d"]);
+            replace(root, "run.json", "\"c\"\n", "\"c\",\n    \"d\"\n");
             put(root, "gates/d/status.txt", "skipped\n");
         },
         &[],
@@ -90,7 +78,7 @@ const KINDS: &[Kind] = &[
         "changes that are not committed",
         |root| {
             measured(root, &[("c", ThreeLayers)]);
-            replace(root, "run.json", "\"dirty\":false", "\"dirty\":true");
+            replace(root, "run.json", "\"dirty\": false", "\"dirty\": true");
         },
         &[],
         "the checkout had uncommitted changes",

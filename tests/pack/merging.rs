@@ -1,6 +1,8 @@
 //! The packs of a fleet's shards to one.
 
-use crate::fixture::{GATE, doctor, passed_gate, passed_root, provenance, put, run_record};
+use crate::fixture::{
+    GATE, by_another_object, doctor, passed_gates, passed_root, provenance, put, run_record,
+};
 use assay_gates::error::Code;
 use assay_gates::pack::{Provenance, UnverifiedPack, VerifiedPack, build, merge};
 use std::path::{Path, PathBuf};
@@ -21,8 +23,11 @@ impl Fleet {
     /// A shard's pack of the root that `fill` writes.
     fn shard(&self, name: &str, provenance: &Provenance, fill: impl Fn(&Path)) -> PathBuf {
         let root = self.path(&format!("{name}-root"));
-        std::fs::create_dir_all(&root).unwrap();
-        fill(&root);
+        if !root.exists() {
+            std::fs::create_dir_all(&root).unwrap();
+            fill(&root);
+            by_another_object(&root, &provenance.object.as_ref().unwrap().bytes);
+        }
         let zip = self.path(&format!("{name}.zip"));
         build(&root, &self.path(&format!("{name}-pack")), Some(&zip), provenance).unwrap();
         zip
@@ -34,9 +39,8 @@ impl Fleet {
 
     fn other(&self, provenance: &Provenance) -> PathBuf {
         self.shard("other", provenance, |root| {
-            run_record(root, &[OTHER]);
+            passed_gates(root, &[OTHER]);
             doctor(root, "/srv");
-            passed_gate(root, OTHER);
         })
     }
 
@@ -75,7 +79,7 @@ fn shards_of_one_run_become_a_pack_that_verifies_with_every_gate_and_record() {
         assert!(found.ends_with(place), "{found}");
     }
     assert!(record.get("doctor").is_none() && !folder.join("payload/doctor.json").exists());
-    assert!(folder.join("payload/runs/hidden_write/join-result.json").exists());
+    assert!(folder.join("payload/runs/matched_safe_read/join-result.json").exists());
     assert!(folder.join("statement.intoto.json").exists());
 }
 
@@ -127,15 +131,15 @@ fn a_gate_given_twice_is_refused() {
 fn a_baseline_that_also_ran_on_its_own_is_taken_from_the_shard_that_needed_it() {
     let fleet = Fleet::new();
     let with_baseline = fleet.shard("hidden", &provenance(), |root| {
-        passed_root(root);
-        passed_gate(root, OTHER);
+        passed_gates(root, &[OTHER, GATE]);
+        doctor(root, "/var/lib");
         put(root, &format!("gates/{OTHER}/run-1/stderr.log"), "of the baseline\n");
-        let record = serde_json::json!({
-            "schema": "assay.gates.run.v0", "session": "s", "started_at": "2026-11-21T10:00:00Z",
-            "gates": [OTHER, GATE], "added": [OTHER], "selection": GATE,
-            "source": {"head_sha": "0".repeat(40), "dirty": false},
-        });
-        put(root, "run.json", record.to_string());
+        let record = std::fs::read_to_string(root.join("run.json")).unwrap();
+        put(
+            root,
+            "run.json",
+            record.replace("\"added\": []", &format!("\"added\": [\n    \"{OTHER}\"\n  ]")),
+        );
     });
     for shards in [
         [fleet.other(&provenance()), with_baseline.clone()],

@@ -230,10 +230,10 @@ const FACTS: &[(&str, &str, Rewrite)] = &[
 
 /// Changes the root and packs it: every digest is right, and what is said is not so.
 const ROOTS: &[(&str, &str, Spoil)] = &[
-    ("a log without a PASS line", "gate_status", |root| {
-        edit(root, &root_file("gate.log"), "run 2\nPASS: ", "run 2\nFAIL: ")
+    ("a log without a PASS line", "pass_lines", |root| {
+        edit(root, &root_file("gate.log"), "\nPASS: ", "\nFAIL: ")
     }),
-    ("a log of another gate", "gate_status", |root| {
+    ("a log of another gate", "pass_lines", |root| {
         edit(root, &root_file("gate.log"), "OpenAI Agents kernel+policy three-run", "kernel-only three-run")
     }),
     ("a verdict of another gate", "gate_verdict", |root| {
@@ -242,10 +242,10 @@ const ROOTS: &[(&str, &str, Spoil)] = &[
     ("a verdict that failed", "gate_status", |root| {
         edit(root, &root_file("verdict.json"), "\"status\": \"passed\"", "\"status\": \"failed\"")
     }),
-    ("a verdict with another exit code", "gate_verdict", |root| {
+    ("a verdict with another exit code", "verdict", |root| {
         edit(root, &root_file("verdict.json"), "\"exit\": 0", "\"exit\": 10")
     }),
-    ("a verdict with a run that lost records", "gate_verdict", |root| {
+    ("a verdict with a run that lost records", "run_verdict", |root| {
         edit(root, &root_file("verdict.json"), "\"lost\": 0", "\"lost\": 1")
     }),
     ("a verdict with another archive", "gate_verdict", |root| {
@@ -330,29 +330,27 @@ const ROOTS: &[(&str, &str, Spoil)] = &[
     }),
     ("no capture proof", "file_present", |root| remove(root, &root_run(1, "capture_proof.json"))),
     ("a reference to a line that is not there", "evidence_ref", |root| {
-        edit(root, "runs/hidden_write/join-result.json", "kernel.ndjson#seq=1", "kernel.ndjson#seq=77");
+        edit(root, "runs/matched_safe_read/join-result.json", "kernel.ndjson#seq=", "kernel.ndjson#seq=77");
     }),
     ("a reference to a value that is not there", "evidence_ref", |root| {
-        edit(root, "runs/hidden_write/join-result.json", "#/bindings/0", "#/bindings/9");
+        edit(root, "runs/matched_safe_read/join-result.json", "json#/bindings/0", "json#/bindings/9");
     }),
     ("a reference to a file that is not there", "evidence_ref", |root| {
-        edit(root, "runs/hidden_write/join-result.json", "effects.ndjson#", "effacts.ndjson#");
+        edit(root, "runs/matched_safe_read/join-result.json", "kernel.ndjson#", "kernal.ndjson#");
     }),
     ("a reference out of the pack", "evidence_ref", |root| {
-        edit(root, "runs/hidden_write/join-result.json", "proof-pack-reference.json#", "../../../x.json#");
+        edit(root, "runs/matched_safe_read/join-result.json", "payload/gates/", "payload/../../gates/");
     }),
     ("a reference of no known form", "evidence_ref", |root| {
-        edit(root, "runs/hidden_write/join-result.json", "kernel.ndjson#seq=1", "kernel.ndjson#line=1");
+        edit(root, "runs/matched_safe_read/join-result.json", "kernel.ndjson#seq=", "kernel.ndjson#line=");
     }),
     ("a capture proof of other kernel programs", "measuring_object", |root| {
-        edit(
-            root,
-            &root_run(1, "capture_proof.json"),
-            "\"environment\": {}",
-            &format!("\"environment\": {{\"object_sha256\": \"{}\"}}", "0".repeat(64)),
-        );
+        let path = root_run(1, "capture_proof.json");
+        let text = read(root, &path);
+        let stated = text.split("\"object_sha256\": \"sha256:").nth(1).unwrap()[..64].to_owned();
+        put(root, &path, text.replace(&stated, &"0".repeat(64)));
     }),
-    ("a review row that is no JSON", "review_row", |root| put(root, "runs/hidden_write/x.json", "{")),
+    ("a review row that is no JSON", "review_row", |root| put(root, "runs/matched_safe_read/x.json", "{")),
 ];
 
 #[test]

@@ -4,7 +4,6 @@ mod agents;
 #[path = "../support/answers.rs"]
 mod answers;
 mod broken;
-mod corpus;
 mod dispatch;
 mod drops;
 mod github;

@@ -31,6 +31,8 @@ const EXIT: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 pub(super) struct Canary {
     /// Its process id.
     pub pid: u32,
+    /// What makes it the canary of this run and of no other; hex.
+    pub nonce: String,
     /// The records that it must have left, in the words of the ledger.
     pub expected: Vec<String>,
 }
@@ -67,7 +69,7 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path
             Err(errno) => return Err(failed("it can't be waited for", &errno.to_string())),
         }
     }
-    Ok(Canary { pid: pid.cast_unsigned(), expected: script.expected() })
+    Ok(Canary { pid: pid.cast_unsigned(), nonce: hex::encode(nonce), expected: script.expected() })
 }
 
 /// Results that the child notes.

@@ -281,6 +281,11 @@ impl Recorder {
         ledger.close();
 
         let mut environment = facts::kernel();
+        for (name, canary) in [("canary.begin", begin.as_ref()), ("canary.end", end.as_ref().ok())] {
+            if let Some(canary) = canary {
+                environment.insert(name.into(), canary.nonce.clone());
+            }
+        }
         for (cpu, counters) in by_cpu.iter().enumerate() {
             environment.insert(format!("drops.cpu{cpu}"), counters.total_dropped().to_string());
         }

@@ -15,12 +15,14 @@ mod texts;
 
 pub use refs::EvidenceRef;
 
+use super::diff::Baseline;
 use super::{GateStatus, GateVerdict};
 use crate::error::{Exit, Result};
+use crate::evidence::archive::member;
 use crate::evidence::{
-    CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent, ToolEffects,
+    Archive, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent, ToolEffects,
 };
-use crate::files::Sha256Digest;
+use crate::files::{Sha256Digest, sha256};
 use crate::gate::{Definition, Scenario, ScenarioRole};
 use conclusion::Conclusion;
 use effects::Found;
@@ -45,6 +47,48 @@ pub struct Run<'a> {
     pub files: [Sha256Digest; 3],
     /// Digest of the archive.
     pub archive: Sha256Digest,
+}
+
+/// What a review needs of one run, as it was read.
+#[derive(Clone, Debug)]
+pub struct RunFiles {
+    archive: Archive,
+    effects: ToolEffects,
+    files: [Sha256Digest; 3],
+}
+
+impl RunFiles {
+    /// Of an archive that verified and the `tool_effects.json` beside it.
+    #[must_use]
+    pub fn new(archive: Archive, effects: ToolEffects) -> Self {
+        let names = [member::SURFACE, member::CORRELATION, member::HEALTH];
+        let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
+        Self { archive, effects, files }
+    }
+
+    /// What a baseline of this run would say.
+    ///
+    /// # Errors
+    /// As [`Baseline::of`].
+    pub fn baseline(&self, gate: &str) -> Result<Baseline> {
+        Baseline::of(gate, &self.archive.content.surface, &self.effects)
+    }
+
+    /// As the judge takes it.
+    #[must_use]
+    pub fn as_run(&self) -> Run<'_> {
+        let content = &self.archive.content;
+        Run {
+            health: &content.health,
+            correlation: &content.correlation,
+            kernel: &content.kernel,
+            policy: &content.policy,
+            sdk: &content.sdk,
+            effects: &self.effects,
+            files: self.files,
+            archive: self.archive.sha256,
+        }
+    }
 }
 
 /// A gate that was measured.

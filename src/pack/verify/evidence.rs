@@ -7,11 +7,12 @@ use crate::evidence::archive::{examine, member};
 use crate::evidence::filter::{Filter, FilterReport};
 use crate::evidence::kernel::Normaliser;
 use crate::evidence::{Archive, KernelSet, ToolEffects, effects, strict};
-use crate::judge::{self, GateVerdict, RunArtifacts};
+use crate::judge::scenario::RunFiles;
+use crate::judge::{self, EffectTotals, GateVerdict, RunArtifacts, RunEvidence};
 use crate::pack::manifest::{GateRow, GateStatus};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufReader;
 use std::path::Path;
 
@@ -19,8 +20,9 @@ use std::path::Path;
 const ARCHIVE_LIMIT: u64 = 100 * 1024 * 1024;
 
 impl Check<'_> {
-    /// Every archive of every gate, then the references. Gives the number of archives that hold.
+    /// Every archive of every gate, then the verdicts and the references. Gives the number of archives that hold.
     pub(super) fn evidence(&mut self) -> usize {
+        let mut measured = BTreeMap::new();
         let mut refs = self.collect_refs();
         let mut archives = 0;
         for gate in &self.manifest.gates {
@@ -31,10 +33,10 @@ impl Check<'_> {
                 let folder = row.path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 self.extracted(folder, &archive);
                 self.refs_into_archive(&mut refs, &format!("{folder}/extract"), &archive);
-                let kernel_set = self.details(gate, folder, &archive);
+                let details = self.details(gate, folder, &archive);
                 run_ids.insert(archive.run_id().to_owned());
                 archives += 1;
-                runs.push(artifacts(&archive, kernel_set));
+                runs.push(GateRun::new(folder, archive, details));
             }
             if run_ids.len() > 1 {
                 self.fault(
@@ -45,7 +47,10 @@ impl Check<'_> {
                 );
             }
             self.determinism(gate, &runs);
+            measured.insert(gate.gate.as_str(), runs);
         }
+        self.apart(&measured);
+        self.judgement(&measured);
         self.refs_into_files(refs);
         archives
     }
@@ -94,7 +99,7 @@ impl Check<'_> {
     }
 
     /// The files beyond v0: recomputed from the effects where they follow from them.
-    fn details(&mut self, gate: &GateRow, folder: &str, archive: &Archive) -> Value {
+    fn details(&mut self, gate: &GateRow, folder: &str, archive: &Archive) -> Details {
         let run_id = archive.run_id();
         let proof: Option<CaptureProof> = self.typed(&format!("{folder}/capture_proof.json"));
         if let Some(proof) = &proof {
@@ -124,6 +129,7 @@ impl Check<'_> {
         if let Some(set) = &set {
             self.equal("kernel_set", &format!("{folder}/kernel_set.json#/run_id"), run_id, &set.run_id);
         }
+        let mut effects = None;
         if let Some(filter) = &filter
             && filter.filter_sha256 != Filter::digest()
         {
@@ -131,18 +137,32 @@ impl Check<'_> {
                 "{folder}: its filter {} is not the one of this build, so its kernel layer could not be recomputed from its effects",
                 filter.filter_sha256
             ));
-        } else if let Err(error) =
-            self.rederive(folder, archive, set.as_ref(), tools.as_ref(), filter.as_ref())
-        {
-            let place = error.place().unwrap_or(folder).to_owned();
-            self.fault(
-                "effects",
-                place,
-                "effects from which the evidence can be recomputed",
-                error.message(),
-            );
+        } else {
+            match self.rederive(folder, archive, set.as_ref(), tools.as_ref(), filter.as_ref()) {
+                Ok(totals) => effects = totals,
+                Err(error) => {
+                    let place = error.place().unwrap_or(folder).to_owned();
+                    self.fault(
+                        "effects",
+                        place,
+                        "effects from which the evidence can be recomputed",
+                        error.message(),
+                    );
+                }
+            }
         }
-        set.and_then(|set| serde_json::to_value(set).ok()).unwrap_or_default()
+        if let (Some(proof), Some(effects)) = (&proof, &effects) {
+            for broken in judge::reconcile(proof, effects) {
+                self.fault(
+                    "counters",
+                    format!("{folder}/capture_proof.json, {}", broken.name),
+                    broken.expected,
+                    broken.found,
+                );
+            }
+        }
+        let kernel_set = set.and_then(|set| serde_json::to_value(set).ok()).unwrap_or_default();
+        Details { kernel_set, proof, tools, effects }
     }
 
     fn rederive(
@@ -152,7 +172,7 @@ impl Check<'_> {
         set: Option<&KernelSet>,
         tools: Option<&ToolEffects>,
         filter: Option<&FilterReport>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<EffectTotals>, Error> {
         let path = format!("{folder}/effects.ndjson");
         let source = self.source;
         let open = || {
@@ -161,13 +181,16 @@ impl Check<'_> {
         };
         let Some(lines) = open() else {
             self.fault("effects", path.clone(), "the recorded effects of the run", "none");
-            return Ok(());
+            return Ok(None);
         };
+        let mut totals = EffectTotals::default();
         let rules = Filter::embedded()?;
         let work = filter.and_then(|filter| filter.work.as_deref());
         let mut normaliser = Normaliser::new(archive.run_id(), rules, work);
         for effect in lines {
-            normaliser.take(&effect?)?;
+            let effect = effect?;
+            normaliser.take(&effect)?;
+            totals.take(effect);
         }
         let derived = normaliser.finish();
         if let Some(place) = (0..derived.events.len().max(archive.kernel.len()))
@@ -211,16 +234,17 @@ impl Check<'_> {
                 "others",
             );
         }
-        Ok(())
+        Ok(Some(totals))
     }
 
     /// Runs of a passed gate agree, and the verdict's comparison is the one that the archives give.
-    fn determinism(&mut self, gate: &GateRow, runs: &[RunArtifacts]) {
+    fn determinism(&mut self, gate: &GateRow, runs: &[GateRun]) {
         if runs.len() != gate.archives.len() || runs.is_empty() {
             return;
         }
         let path = format!("payload/gates/{}/verdict.json", gate.gate);
-        let compared = match judge::compare(runs) {
+        let artifacts: Vec<RunArtifacts> = runs.iter().map(|run| run.artifacts.clone()).collect();
+        let compared = match judge::compare(&artifacts) {
             Ok(compared) => compared,
             Err(error) => {
                 return self.fault("determinism", path, "runs that can be compared", error.message());
@@ -251,7 +275,7 @@ impl Check<'_> {
         }
     }
 
-    fn typed<T: DeserializeOwned>(&mut self, path: &str) -> Option<T> {
+    pub(super) fn typed<T: DeserializeOwned>(&mut self, path: &str) -> Option<T> {
         match self.source.text(path) {
             Ok(text) => match strict::typed(text.as_bytes()) {
                 Ok(value) => Some(value),
@@ -265,6 +289,41 @@ impl Check<'_> {
                 None
             }
         }
+    }
+}
+
+/// What stands beside an archive; `None` where it could not be read, which is a finding already.
+struct Details {
+    kernel_set: Value,
+    proof: Option<CaptureProof>,
+    tools: Option<ToolEffects>,
+    effects: Option<EffectTotals>,
+}
+
+/// A measured run as its files have it.
+pub(super) struct GateRun {
+    /// Its folder within the pack.
+    pub folder: String,
+    /// What runs are compared by.
+    pub artifacts: RunArtifacts,
+    /// What acceptance looks at; `None` when a file could not be read.
+    pub evidence: Option<RunEvidence>,
+    /// What a review looks at; `None` when a file could not be read.
+    pub files: Option<RunFiles>,
+}
+
+impl GateRun {
+    fn new(folder: &str, archive: Archive, details: Details) -> Self {
+        let Details { kernel_set, proof, tools, effects } = details;
+        let artifacts = artifacts(&archive, kernel_set);
+        let evidence = match (proof, &tools, effects) {
+            (Some(proof), Some(tools), Some(effects)) => {
+                Some(RunEvidence::of(&archive, proof, tools.calls.clone(), effects))
+            }
+            _ => None,
+        };
+        let files = tools.map(|tools| RunFiles::new(archive, tools));
+        Self { folder: folder.to_owned(), artifacts, evidence, files }
     }
 }
 

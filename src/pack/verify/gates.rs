@@ -10,15 +10,6 @@ use std::collections::BTreeSet;
 /// Runs of a gate that passed.
 const RUNS: usize = 3;
 
-/// Labels of the published gates, as their PASS lines name them.
-const LABELS: [(&str, &str); 5] = [
-    ("kernel-only", "kernel-only"),
-    ("kernel-policy", "kernel+policy"),
-    ("openai-agents-kernel-policy", "OpenAI Agents kernel+policy"),
-    ("openai-agents-hidden-write", "OpenAI Agents kernel+policy"),
-    ("gemini-google-genai-kernel-policy", "Gemini google-genai kernel+policy"),
-];
-
 impl Check<'_> {
     /// Every gate, and that no file belongs to a gate that has no row.
     pub(super) fn gates(&mut self) {
@@ -97,7 +88,7 @@ impl Check<'_> {
         }
     }
 
-    /// PASS lines are those of the log; a gate that passed has all of them, and only of its own kind.
+    /// PASS lines are those of the log.
     fn gate_log(&mut self, gate: &GateRow) {
         let path = format!("payload/gates/{}/gate.log", gate.gate);
         let lines = match &gate.gate_log {
@@ -124,11 +115,6 @@ impl Check<'_> {
                 shown(&gate.pass_lines),
             );
         }
-        if gate.status == GateStatus::Passed
-            && let Err((expected, found)) = all_passed(&gate.gate, &lines, gate.archives.len())
-        {
-            self.fault("gate_status", path, expected, found);
-        }
     }
 
     /// `verdict.json` says the same as the row.
@@ -153,7 +139,7 @@ impl Check<'_> {
             self.fault("gate_status", format!("{path}#/status"), gate.status.as_str(), word);
         }
         if gate.status == GateStatus::Passed {
-            self.passed_verdict(gate, &verdict, &path);
+            self.equal("gate_verdict", &format!("{path}#/runs"), &gate.archives.len(), &verdict.runs.len());
         }
         for (index, run) in verdict.runs.iter().enumerate() {
             let Some(archive) = &run.archive else { continue };
@@ -175,73 +161,4 @@ impl Check<'_> {
             }
         }
     }
-
-    fn passed_verdict(&mut self, gate: &GateRow, verdict: &GateVerdict, path: &str) {
-        self.equal("gate_verdict", &format!("{path}#/exit"), &0, &verdict.exit);
-        self.equal("gate_verdict", &format!("{path}#/runs"), &gate.archives.len(), &verdict.runs.len());
-        if let Some(reason) = verdict.reasons.first() {
-            self.fault(
-                "gate_verdict",
-                format!("{path}#/reasons"),
-                "no reason against a gate that passed",
-                reason.clone(),
-            );
-        }
-        if !verdict.determinism.as_ref().is_some_and(|determinism| determinism.agree) {
-            self.fault("gate_verdict", format!("{path}#/determinism/agree"), "true", "another");
-        }
-        for (index, run) in verdict.runs.iter().enumerate() {
-            let place = format!("{path}#/runs/{index}");
-            if !run.passed
-                || !run.complete
-                || run.lost != 0
-                || run.timed_out
-                || run.interrupted
-                || run.archive.is_none()
-            {
-                self.fault(
-                    "gate_verdict",
-                    place.clone(),
-                    "a complete run that passed and left an archive",
-                    "another",
-                );
-            }
-            if let Some(assertion) = run.assertions.iter().find(|assertion| !assertion.held) {
-                self.fault("gate_verdict", place, "assertions that held", assertion.name.clone());
-            }
-        }
-    }
-}
-
-/// `PASS: runner-spike <label> acceptance[ (<scenario>)]` once for each run, then one line on their agreement.
-fn all_passed(gate: &str, lines: &[String], runs: usize) -> Result<(), (String, String)> {
-    let told = |line: Option<&String>| line.cloned().unwrap_or_else(|| "no further line".to_owned());
-    let wrong = |expected: &str, line: Option<&String>| Err((expected.to_owned(), told(line)));
-    if lines.len() != runs + 1 {
-        return Err((format!("{} PASS lines of a gate that passed", runs + 1), lines.len().to_string()));
-    }
-    let (last, accepted) = match lines.split_last() {
-        Some(split) => split,
-        None => return wrong("PASS lines", None),
-    };
-    let label =
-        last.strip_prefix("PASS: runner-spike ").and_then(|rest| rest.strip_suffix(" three-run determinism"));
-    let Some(label) = label else {
-        return wrong("PASS: runner-spike <label> three-run determinism", Some(last));
-    };
-    if let Some((_, expected)) = LABELS.iter().find(|(known, _)| *known == gate)
-        && *expected != label
-    {
-        return wrong(&format!("PASS: runner-spike {expected} three-run determinism"), Some(last));
-    }
-    let head = format!("PASS: runner-spike {label} acceptance");
-    for line in accepted {
-        let tail = line.strip_prefix(&head);
-        if !tail.is_some_and(|tail| tail.is_empty() || tail.starts_with(" (") && tail.ends_with(')'))
-            || Some(line) != accepted.first()
-        {
-            return wrong(&head, Some(line));
-        }
-    }
-    Ok(())
 }

@@ -1,11 +1,13 @@
 //! Verification: everything a pack says, recomputed from its files.
 //!
-//! An [`UnverifiedPack`] becomes a [`VerifiedPack`] or a list of findings; nothing else makes one. Files are streamed; of
-//! a run at most one archive is in memory.
+//! An [`UnverifiedPack`] becomes a [`VerifiedPack`] or a list of findings; nothing else makes one. Files are streamed; what
+//! is in memory at once are the archives, whose size their contract bounds.
 
+mod apart;
 mod evidence;
 mod gates;
 mod host;
+mod judgement;
 mod manifest;
 mod payload;
 mod provenance;
@@ -13,7 +15,7 @@ mod refs;
 
 use super::claims::{self, Claims};
 use super::finding::Finding;
-use super::manifest::{CLAIMS_PATH, MANIFEST_PATH, Manifest};
+use super::manifest::{BUNDLE_PATH, CLAIMS_PATH, MANIFEST_PATH, Manifest};
 use super::source::Source;
 use crate::files::{Sha256Digest, pretty_sorted, sha256, sha256_file};
 use serde::Serialize;
@@ -23,21 +25,26 @@ use std::path::{Path, PathBuf};
 const ENOUGH: usize = 500;
 
 /// What verification establishes.
-pub const ESTABLISHED: [&str; 7] = [
+pub const ESTABLISHED: [&str; 9] = [
     "every file has the digest and size that the manifest, the checksums and the Statement state, and there is no other file",
     "the manifest is in canonical form and of its published schema",
     "each archive has the published structure, and its surface, correlation, health and counts follow from its layers",
-    "kernel layer, kernel set and tool effects follow from the recorded effects",
-    "the runs of each passed gate agree, recomputed from their archives",
-    "each gate's status agrees with its log, its verdict and its runs",
-    "every evidence reference of the review rows leads to what it names",
+    "kernel layer, kernel set and tool effects follow from the recorded effects, and the kernel's counters of them are those of the capture proof",
+    "the runs of each passed gate agree, recomputed from their archives, and are so many runs: no two have a canary or kernel times in common",
+    "each verdict follows from definition, archives and effects: every assertion, status, reason and PASS line was recomputed by the code that judged",
+    "every decision was taken by the policy that the pack carries",
+    "the review rows of each scenario are those that its runs give, and every reference in them leads to what it names",
+    "what is claimed follows from all that",
 ];
 
 /// What it does not.
-pub const NOT_ESTABLISHED: [&str; 3] = [
+pub const NOT_ESTABLISHED: [&str; 6] = [
     "who made the pack, and on which machine: that needs an attestation (--attestation)",
+    "that repository, commit, ref and workflow run are those that the manifest states: they are the packer's word until an attestation or the run's own record is compared",
     "that the recorded effects are all that the kernel saw: capture_proof.json states why its writer believed so",
     "that the source commit was built into the binary that measured: the pack only states both",
+    "that definitions and policies are those of the commit: the pack carries what it was judged by; `assay-gates lane` compares it",
+    "wall times, signals, the host's report and free text: they are the driver's word",
 ];
 
 /// A pack that nobody has checked yet.
@@ -83,6 +90,7 @@ impl UnverifiedPack {
         check.provenance();
         check.gates();
         check.host();
+        check.bundle();
         let archives = check.evidence();
         let claims = check.claims();
         match (check.findings.is_empty(), claims) {
@@ -238,6 +246,15 @@ impl Check<'_> {
     ) {
         if expected != found {
             self.fault(check, path, expected.to_string(), found.to_string());
+        }
+    }
+
+    /// A bundle inside the pack is nothing until it is checked.
+    fn bundle(&mut self) {
+        if self.source.members().contains_key(BUNDLE_PATH) {
+            self.limits.push(format!(
+                "anything by {BUNDLE_PATH}: it lies in the pack and was not checked; give it with --attestation and --repo"
+            ));
         }
     }
 

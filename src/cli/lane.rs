@@ -6,8 +6,8 @@ use crate::files::pretty_sorted;
 use crate::gate::{Catalog, Group};
 use crate::github::rest::RunTarget;
 use crate::lane::{
-    Check, Claim, Decision, LaneContract, PackFacts, Required, Status, changed_files, check, object_of,
-    resolve, run_facts,
+    Check, Claim, Decision, LaneContract, PackFacts, Required, Status, changed_files, check, file_at,
+    object_of, resolve, run_facts, yaml_digests_below,
 };
 use crate::pack::{UnverifiedPack, VerifiedPack};
 use crate::report;
@@ -22,6 +22,7 @@ use std::time::Duration;
 The rules are data: gates/lanes.yaml. Files that no rule knows need every gate.
 A pack proves a head when it verifies, is the artifact of the run, measured the trees that the head has, every
 required gate passed, and GitHub's own record of the `Gate: <id>` steps says the same, in both directions.
+What is required follows from the protected branch as GitHub has it; definitions and policies must be the head's.
 
 Examples:
   assay-gates lane --base origin/main --head HEAD
@@ -30,16 +31,19 @@ Examples:
 
 Exit codes: 0 decided or proved, 10 not proved, 13 GitHub can't be asked, 14 the pack does not verify.")]
 pub struct Args {
-    /// Revision that the change starts from
+    /// Revision that the change starts from; a proof starts from the protected branch instead
     #[arg(long, value_name = "REV", default_value = "origin/main")]
     base: String,
+    /// Protected branch that a proof starts from, as GitHub has it; the default branch when absent
+    #[arg(long, value_name = "NAME", requires = "prove")]
+    protected: Option<String>,
     /// Revision that it ends in
     #[arg(long, value_name = "REV", default_value = "HEAD")]
     head: String,
     /// The checkout
     #[arg(long, value_name = "DIR", default_value = ".")]
     repository: PathBuf,
-    /// The lane contract; gates/lanes.yaml of the checkout when absent
+    /// The lane contract; gates/lanes.yaml of the base when absent
     #[arg(long, value_name = "FILE")]
     lanes: Option<PathBuf>,
     /// Folder of the gate definitions; gates/ of the checkout when absent
@@ -84,15 +88,29 @@ struct Proof<'a> {
 /// # Errors
 /// `LanesInvalid`, `LaneGit`, `LaneUnproven`, `LaneStatus`, `PackInvalid`, what the API fails with.
 pub fn run(args: &Args) -> Result<Exit> {
-    let lanes = args.lanes.clone().unwrap_or_else(|| args.repository.join("gates/lanes.yaml"));
-    let contract = LaneContract::load(&lanes)?;
-    let (base, head) = (resolve(&args.repository, &args.base)?, resolve(&args.repository, &args.head)?);
+    let head = resolve(&args.repository, &args.head)?;
+    match (&args.prove, args.run) {
+        (Some(pack), Some(run)) => prove(args, head, pack, run),
+        _ => {
+            let base = resolve(&args.repository, &args.base)?;
+            let (contract, decision) = decision(args, base, head)?;
+            decide(args, &contract, &decision)
+        }
+    }
+}
+
+/// What the change from `base` to `head` needs, by the rules of `base`: a change can't lower what is asked of it.
+fn decision(args: &Args, base: String, head: String) -> Result<(LaneContract, Decision)> {
+    let contract = match &args.lanes {
+        Some(lanes) => LaneContract::load(lanes)?,
+        None => {
+            let bytes = file_at(&args.repository, &base, LANES)?;
+            LaneContract::parse(&String::from_utf8_lossy(&bytes), &format!("{base}:{LANES}"))?
+        }
+    };
     let changed = changed_files(&args.repository, &base, &head)?;
     let decision = Decision::new(&contract, base, head, &changed);
-    match (&args.prove, args.run) {
-        (Some(pack), Some(run)) => prove(args, &contract, &decision, pack, run),
-        _ => decide(args, &contract, &decision),
-    }
+    Ok((contract, decision))
 }
 
 fn decide(args: &Args, contract: &LaneContract, decision: &Decision) -> Result<Exit> {
@@ -115,10 +133,13 @@ fn decide(args: &Args, contract: &LaneContract, decision: &Decision) -> Result<E
     Ok(Exit::Passed)
 }
 
+/// The lane contract in a commit.
+const LANES: &str = "gates/lanes.yaml";
+
 /// How long a rate limit may hold the command up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-fn prove(args: &Args, contract: &LaneContract, decision: &Decision, pack: &Path, run: u64) -> Result<Exit> {
+fn prove(args: &Args, head: String, pack: &Path, run: u64) -> Result<Exit> {
     let catalog = Catalog::load(&args.gates_dir.clone().unwrap_or_else(|| args.repository.join("gates")))?;
     let verified = verify(pack)?;
     let id_of =
@@ -126,8 +147,9 @@ fn prove(args: &Args, contract: &LaneContract, decision: &Decision, pack: &Path,
     let facts = PackFacts::of(&verified, id_of);
     let mut trees = std::collections::BTreeMap::new();
     for path in facts.trees.keys() {
-        trees.insert(path.clone(), object_of(&args.repository, &decision.head, path)?);
+        trees.insert(path.clone(), object_of(&args.repository, &head, path)?);
     }
+    let gates_of_head = yaml_digests_below(&args.repository, &head, "gates")?;
     let all: Vec<String> = catalog
         .entries()
         .iter()
@@ -137,20 +159,31 @@ fn prove(args: &Args, contract: &LaneContract, decision: &Decision, pack: &Path,
     let settings = args.github.settings(&RunTarget::default(), PATIENCE)?;
     let repository = settings.repository.clone();
     let workflow_path = format!(".github/workflows/{}", args.github.workflow);
-    let (checks, posted) = with_client(settings, async |client| {
+    let (decision, checks, posted) = with_client(settings, async |client| {
+        // The base is the protected branch as GitHub has it, never one that whoever is checked names.
+        let name = match &args.protected {
+            Some(name) => name.clone(),
+            None => client.default_branch().await?,
+        };
+        let branch = client.branch(&name).await?;
+        let base = resolve(&args.repository, &branch.commit.sha)?;
+        let (contract, decision) = decision(args, base, head)?;
         let recorded = run_facts(&client, run).await?;
         let claim = Claim {
-            decision,
+            decision: &decision,
             repository: &repository,
             workflow_path: &workflow_path,
             trees_of_head: &trees,
             all: &all,
+            base: (&branch.name, branch.protected),
+            gates_of_head: &gates_of_head,
         };
         let checks = check(&claim, &facts, &recorded);
-        let status = status(&contract.status, decision, run, &checks);
+        let status = status(&contract.status, &decision, run, &checks);
         let posted = if args.post_status { status.post(&client, &decision.head).await } else { Ok(()) };
-        Ok((checks, posted))
+        Ok((decision, checks, posted))
     })?;
+    let decision = &decision;
     let missing: Vec<&Check> = checks.iter().filter(|check| !check.held).collect();
     report::data(&match args.format {
         Format::Human => screen(decision, run, &checks),

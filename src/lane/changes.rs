@@ -1,6 +1,7 @@
 //! What git says of two commits. The repository is read, never changed; no hook of it runs.
 
 use crate::error::{Code, Error, Result};
+use crate::files::{Sha256Digest, sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
@@ -53,6 +54,28 @@ pub fn object_of(repository: &Path, commit: &str, path: &str) -> Result<Option<S
         let (facts, name) = row.split_once('\t')?;
         (name == path).then(|| facts.rsplit(' ').next().unwrap_or_default().to_owned())
     }))
+}
+
+/// What stands at `path` in `commit`.
+///
+/// # Errors
+/// `LaneGit` when nothing does.
+pub fn file_at(repository: &Path, commit: &str, path: &str) -> Result<Vec<u8>> {
+    git(repository, &["cat-file", "blob", &format!("{commit}:{path}")])
+}
+
+/// SHA-256 of every YAML file below `folder` in `commit`.
+///
+/// # Errors
+/// `LaneGit`.
+pub fn yaml_digests_below(repository: &Path, commit: &str, folder: &str) -> Result<BTreeSet<Sha256Digest>> {
+    let listed =
+        git(repository, &["ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, "--", folder])?;
+    String::from_utf8_lossy(&listed)
+        .split('\0')
+        .filter(|name| name.ends_with(".yaml"))
+        .map(|name| Ok(sha256(&file_at(repository, commit, name)?)))
+        .collect()
 }
 
 fn git(repository: &Path, arguments: &[&str]) -> Result<Vec<u8>> {

@@ -8,7 +8,7 @@ mod decision;
 mod proof;
 mod witness;
 
-pub use changes::{changed_files, object_of, resolve};
+pub use changes::{changed_files, file_at, object_of, resolve, yaml_digests_below};
 pub use contract::{LaneContract, Rule};
 pub use decision::{Decision, FileDecision, Required};
 pub use proof::{Check, Claim, PackFacts, RunFacts, StepFact, check};

@@ -4,6 +4,7 @@
 //! the run as the API has it, and with the steps that the API recorded, in both directions.
 
 use super::decision::{Decision, Required};
+use crate::files::Sha256Digest;
 use crate::pack::VerifiedPack;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,8 @@ pub struct PackFacts {
     pub build_ebpf: String,
     /// Gate and status, in order.
     pub gates: Vec<(String, String)>,
+    /// Digest of each file that a gate was judged by: definition and policy, by its path in the pack.
+    pub ground: BTreeMap<String, Sha256Digest>,
     /// Path to git object; `None` where the pack could not say.
     pub trees: BTreeMap<String, Option<String>>,
 }
@@ -52,6 +55,12 @@ impl PackFacts {
                 .gates
                 .iter()
                 .map(|row| (row.gate.clone(), row.status.as_str().to_owned()))
+                .collect(),
+            ground: manifest
+                .payload_files
+                .iter()
+                .filter(|row| row.path.ends_with("/definition.yaml") || row.path.ends_with("/policy.yaml"))
+                .map(|row| (row.path.clone(), row.sha256))
                 .collect(),
             trees: manifest
                 .content_provenance
@@ -107,6 +116,10 @@ pub struct Claim<'a> {
     pub trees_of_head: &'a BTreeMap<String, Option<String>>,
     /// Ids of the gates in `all`.
     pub all: &'a [String],
+    /// The branch that the change is measured against, and whether it is protected, as the API says.
+    pub base: (&'a str, bool),
+    /// Digests of every YAML file below `gates/` at the head.
+    pub gates_of_head: &'a BTreeSet<Sha256Digest>,
 }
 
 /// One condition.
@@ -127,6 +140,10 @@ pub fn check(claim: &Claim<'_>, pack: &PackFacts, run: &RunFacts) -> Vec<Check> 
     let same = |checks: &mut Checks, name, expected: &str, found: &str| {
         checks.note(name, expected == found, format!("expected {expected}, found {found}"));
     };
+    let (base, protected) = claim.base;
+    let word =
+        if protected { "is protected" } else { "is not, so whoever is checked can choose what is asked" };
+    checks.note("base_protected", protected, format!("{base} {word}"));
     same(&mut checks, "repository", claim.repository, &pack.repository);
     same(&mut checks, "workflow_path", claim.workflow_path, &pack.workflow_path);
     same(&mut checks, "run_workflow_path", claim.workflow_path, &run.workflow_path);
@@ -140,6 +157,7 @@ pub fn check(claim: &Claim<'_>, pack: &PackFacts, run: &RunFacts) -> Vec<Check> 
     digest(&mut checks, pack, run);
     gates(&mut checks, claim, pack);
     witness(&mut checks, pack, run);
+    ground(&mut checks, claim, pack);
     content(&mut checks, claim, pack);
     checks.0
 }
@@ -250,6 +268,27 @@ fn witness(checks: &mut Checks, pack: &PackFacts, run: &RunFacts) {
     );
 }
 
+/// The definitions and policies that gates were judged by are the head's, byte for byte.
+fn ground(checks: &mut Checks, claim: &Claim<'_>, pack: &PackFacts) {
+    let mut foreign: Vec<&str> = pack
+        .ground
+        .iter()
+        .filter(|(_, digest)| !claim.gates_of_head.contains(digest))
+        .map(|(path, _)| path.as_str())
+        .collect();
+    let without = |gate: &str| !pack.ground.contains_key(&format!("payload/gates/{gate}/definition.yaml"));
+    foreign.extend(pack.gates.iter().map(|(gate, _)| gate.as_str()).filter(|gate| without(gate)));
+    checks.note(
+        "judged_by_head",
+        foreign.is_empty(),
+        if foreign.is_empty() {
+            format!("{} definitions and policies", pack.ground.len())
+        } else {
+            format!("not what stands below gates/ at the head: {}", foreign.join(", "))
+        },
+    );
+}
+
 /// The measured code is the head's: the same trees, and no changed file outside of them unless the commit is the same.
 fn content(checks: &mut Checks, claim: &Claim<'_>, pack: &PackFacts) {
     let differ: Vec<String> = pack
@@ -296,12 +335,15 @@ fn is_below(tree: &str, path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::sha256;
     use crate::lane::FileDecision;
 
     struct World {
         decision: Decision,
         trees: BTreeMap<String, Option<String>>,
         all: Vec<String>,
+        protected: bool,
+        gates_of_head: BTreeSet<Sha256Digest>,
         pack: PackFacts,
         run: RunFacts,
     }
@@ -330,6 +372,8 @@ mod tests {
             },
             trees: trees.clone(),
             all: vec!["one".into(), "two".into()],
+            protected: true,
+            gates_of_head: [sha256(b"d")].into(),
             pack: PackFacts {
                 zip_digest: Some("sha256:aa".into()),
                 repository: "o/r".into(),
@@ -340,6 +384,9 @@ mod tests {
                 selection: "all".into(),
                 build_ebpf: "true".into(),
                 gates: vec![("one".into(), "passed".into()), ("two".into(), "passed".into())],
+                ground: ["one", "two"]
+                    .map(|gate| (format!("payload/gates/{gate}/definition.yaml"), sha256(b"d")))
+                    .into(),
                 trees,
             },
             run: RunFacts {
@@ -368,6 +415,8 @@ mod tests {
             workflow_path: ".github/workflows/gates.yml",
             trees_of_head: &world.trees,
             all: &world.all,
+            base: ("main", world.protected),
+            gates_of_head: &world.gates_of_head,
         };
         check(&claim, &world.pack, &world.run)
             .into_iter()
@@ -384,7 +433,10 @@ mod tests {
     #[test]
     fn each_single_disagreement_is_found_and_named() {
         type Change = (&'static str, fn(&mut World));
-        let changes: [Change; 21] = [
+        let changes: [Change; 24] = [
+            ("base_protected", |w| w.protected = false),
+            ("judged_by_head", |w| w.gates_of_head.clear()),
+            ("judged_by_head", |w| w.pack.ground.pop_first().map_or((), drop)),
             ("repository", |w| w.pack.repository = "o/fork".into()),
             ("workflow_path", |w| w.pack.workflow_path = "x.yml".into()),
             ("run_workflow_path", |w| w.run.workflow_path = "x.yml".into()),

@@ -44,8 +44,12 @@ impl Repository {
     }
 
     pub fn head(&self) -> String {
+        self.commit_of("HEAD")
+    }
+
+    pub fn commit_of(&self, revision: &str) -> String {
         let output =
-            Command::new("git").args(["rev-parse", "HEAD"]).current_dir(self.path()).output().unwrap();
+            Command::new("git").args(["rev-parse", revision]).current_dir(self.path()).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 

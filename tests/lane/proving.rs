@@ -1,8 +1,9 @@
 //! `assay-gates lane --prove`: a real pack, a real history, and a GitHub on loopback.
 
-use crate::fixture::{GATE, passed_root, provenance};
+use crate::fixture::{GATE, POLICY, definition, passed_root, provenance, shipped};
 use crate::history::Repository;
 use assay_gates::files::sha256_file;
+use assay_gates::judge::claims::ClaimClass::ThreeLayers;
 use assay_gates::pack::build;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -18,13 +19,15 @@ struct World {
     digest: String,
     steps: Vec<Value>,
     event: &'static str,
+    protected: bool,
     status_code: u16,
 }
 
 impl World {
     fn new() -> Self {
         let repository = Repository::new();
-        repository.commit("gates/hidden_write/gate.yaml", "changed");
+        repository.commit("gates/hidden_write/gate.yaml", &shipped(&definition(GATE, ThreeLayers, true), 0));
+        repository.commit("gates/hidden_write/policy.yaml", POLICY);
         let head = repository.head();
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
@@ -47,6 +50,7 @@ impl World {
             digest,
             steps,
             event: "workflow_dispatch",
+            protected: true,
             status_code: 201,
         }
     }
@@ -60,7 +64,8 @@ impl World {
             .args([
                 "lane",
                 "--base",
-                "main",
+                // Whoever is checked may name what they like: nothing would have changed.
+                "HEAD",
                 "--head",
                 "HEAD",
                 "--run",
@@ -111,6 +116,14 @@ impl World {
                 .mount(&server)
                 .await;
         }
+        let branch = json!({"name": "main", "protected": self.protected, "commit": {"sha": self.repository.commit_of("main")}});
+        for (below, answer) in [("", json!({"default_branch": "main"})), ("/branches/main", branch)] {
+            Mock::given(method("GET"))
+                .and(path(format!("/repos/owner/name{below}")))
+                .respond_with(ResponseTemplate::new(200).set_body_json(answer))
+                .mount(&server)
+                .await;
+        }
         Mock::given(method("POST"))
             .respond_with(ResponseTemplate::new(self.status_code).set_body_json(json!({"message": "m"})))
             .mount(&server)
@@ -139,7 +152,9 @@ fn a_pack_that_git_and_github_agree_with_proves_the_head_and_says_so_on_the_comm
 #[test]
 fn no_single_source_is_believed_alone() {
     type Change = (&'static str, fn(&mut World));
-    let changes: [Change; 5] = [
+    let changes: [Change; 7] = [
+        ("base_protected", |w| w.protected = false),
+        ("judged_by_head", |w| w.repository.commit("gates/hidden_write/policy.yaml", "tools: {}\n")),
         ("artifact_digest", |w| w.digest = format!("sha256:{}", "0".repeat(64))),
         ("steps_witness_gates", |w| w.steps[1]["conclusion"] = "failure".into()),
         ("gates_claim_steps", |w| w.steps.push(step("Gate: kernel-only", "success"))),

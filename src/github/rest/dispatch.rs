@@ -4,7 +4,7 @@
 //! run is then found by listing; a second POST is never sent.
 
 use super::client::{Client, Posted};
-use super::model::Run;
+use super::model::{Branch, Run};
 use super::runs::RunQuery;
 use crate::error::{Code, Error, Result};
 use chrono::{DateTime, Duration as Span, Utc};
@@ -39,6 +39,14 @@ pub fn nonce() -> Result<String> {
 }
 
 impl Client {
+    /// A branch as it is now: its commit, and whether it is protected.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn branch(&self, name: &str) -> Result<Branch> {
+        self.get(&format!("/branches/{name}")).await
+    }
+
     /// The branch that is checked out by default.
     ///
     /// # Errors

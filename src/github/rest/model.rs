@@ -177,3 +177,21 @@ pub struct CompareFile {
     /// Its path.
     pub filename: String,
 }
+
+/// A branch.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Branch {
+    /// Its name.
+    pub name: String,
+    /// Somebody's rules keep it.
+    pub protected: bool,
+    /// Where it stands.
+    pub commit: BranchCommit,
+}
+
+/// The commit of a branch.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct BranchCommit {
+    /// Its id.
+    pub sha: String,
+}

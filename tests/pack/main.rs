@@ -4,6 +4,7 @@ mod attesting;
 mod building;
 mod claiming;
 mod fixture;
+mod forging;
 mod merging;
 #[path = "../evidence/fixtures.rs"]
 #[expect(dead_code, reason = "shared with the tests of evidence")]

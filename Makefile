@@ -3,13 +3,16 @@
 # make kernels  measure on other kernels under qemu (KERNELS="6.1 newest"); kernels-fast: the part that every change must pass
 # make bench  measure what the tool costs
 # make lint   formatting, clippy, licences and bans, workflows
+# make fresh  run the first two on fresh Debian systems in a scratch folder; takes an hour or more, and root
 
 # Measuring needs root; building doesn't.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=ASSAY_REDACTION_KEY_FILE,CI,GITHUB_ACTIONS)
 BINARY := target/release/assay-gates
 GATES ?= all
+# Where rustup puts its programs, and setup its links to those of the distribution.
+export PATH := $(CURDIR)/target/tools/rust:$(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH)
 
-.PHONY: run kernels kernels-fast build setup fixtures test test-tools lint bench clean
+.PHONY: run kernels kernels-fast build setup fixtures test test-tools lint bench fresh clean
 
 run: build
 	$(AS_ROOT) $(BINARY) run --gates $(GATES) --install
@@ -43,6 +46,9 @@ lint: setup
 
 bench: build test-tools
 	scripts/bench.sh
+
+fresh:
+	scripts/fresh.sh
 
 clean:
 	cargo clean

@@ -93,7 +93,7 @@ fn bare_fixtures(gates: Vec<Entry>) -> Vec<Duration> {
 fn bare_fixture(gate: &Entry) -> Duration {
     let none = None::<&str>;
     mount(Some(&gate.fixture()), FIXTURE, none, MsFlags::MS_BIND, none).unwrap();
-    let interpreters = dependencies::inspect(gate).unwrap().ready().unwrap();
+    let interpreters = dependencies::Inspector::default().inspect(gate).unwrap().ready().unwrap();
     let definition = &gate.definition;
     let words = dependencies::expand(&definition.command, &interpreters, Path::new(FIXTURE)).unwrap();
     let logs = tempfile::tempdir().unwrap();

@@ -117,9 +117,9 @@ codes! {
     DependencyMissing = "120", CannotMeasure, "a fixture's packages are not installed";
     DependencyDiffers = "121", CannotMeasure, "what is installed is not what the lockfile pins";
     DependencyVersion = "122", AcceptanceFailed, "an installed package is not the version that the gate expects";
-    InterpreterMissing = "123", CannotMeasure, "no interpreter that the measured user could execute";
+    InterpreterMissing = "123", CannotMeasure, "no interpreter that the gate asks for and the measured user could execute";
     InstallFailed = "124", Infrastructure, "a fixture's packages could not be installed";
-    LockfileInvalid = "125", Usage, "a lockfile pins less than exact versions and digests";
+    LockfileInvalid = "125", Usage, "a lockfile pins less than all that is installed, by exact versions and digests";
     LanesInvalid = "140", Usage, "the lane contract does not validate";
     LaneGit = "141", ToolFailed, "git could not say what changed";
     LaneUnproven = "142", AcceptanceFailed, "no proof that the required gate passed on this head";

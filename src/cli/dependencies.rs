@@ -3,7 +3,7 @@
 use crate::error::{Error, Exit, Result};
 use crate::files::pretty_sorted;
 use crate::gate::Catalog;
-use crate::gate::dependencies::{inspect, install_plan};
+use crate::gate::dependencies::Inspector;
 use crate::report;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -68,16 +68,14 @@ struct Problem {
 pub fn run(args: &Args) -> Result<Exit> {
     let catalog = Catalog::load(&args.gates_dir)?.only(&args.gates)?;
     let entries = catalog.entries();
+    let inspector = Inspector::default();
     if args.install {
-        for command in install_plan(entries)? {
-            report::diagnostic(&format!("installing: {}", command.shown()));
-            command.run()?;
-        }
+        inspector.install(entries, report::diagnostic)?;
     }
     let mut exits = Vec::new();
     let mut gates = Vec::new();
     for entry in entries {
-        let problems = inspect(entry)?.problems;
+        let problems = inspector.inspect(entry)?.problems;
         exits.extend(problems.iter().map(Error::exit));
         gates.push(Row {
             gate: entry.definition.id.clone(),

@@ -1,6 +1,7 @@
 //! `assay-gates list`: the gates, and whether this host can run each.
 
 use crate::error::{Exit, Result};
+use crate::gate::dependencies::Inspector;
 use crate::gate::{Catalog, Entry, Group, Presence};
 use crate::report;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -86,7 +87,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         return Ok(Exit::Passed);
     }
     let host = host();
-    let gates: Vec<Row> = catalog.entries().iter().map(|entry| row(entry, &host)).collect();
+    let inspector = Inspector::default();
+    let gates: Vec<Row> = catalog.entries().iter().map(|entry| row(entry, &host, &inspector)).collect();
     if args.format == Format::Json {
         report::data(&crate::files::pretty_sorted(&List { schema: "assay.gates.list.v0", host, gates })?);
         return Ok(Exit::Passed);
@@ -118,7 +120,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     Ok(Exit::Passed)
 }
 
-fn row<'a>(entry: &'a Entry, host: &Ability) -> Row<'a> {
+fn row<'a>(entry: &'a Entry, host: &Ability, inspector: &Inspector) -> Row<'a> {
     let gate = &entry.definition;
     let mut layers = vec!["kernel"];
     if gate.layers.policy == Presence::Required {
@@ -128,7 +130,7 @@ fn row<'a>(entry: &'a Entry, host: &Ability) -> Row<'a> {
         layers.push("sdk");
     }
     let mut missing = host.missing.clone();
-    match crate::gate::dependencies::inspect(entry) {
+    match inspector.inspect(entry) {
         Ok(found) => missing.extend(found.problems.iter().map(ToString::to_string)),
         Err(error) => missing.push(error.to_string()),
     }

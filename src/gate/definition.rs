@@ -163,6 +163,8 @@ pub struct PipDependencies {
     pub requirements: String,
     /// The isolated target folder, relative to the fixture.
     pub target: String,
+    /// The versions of Python that the requirements were locked for, e.g. `"3.11"`; no other runs the gate.
+    pub python: Vec<String>,
     /// Packages whose installed version must be exactly this; name to version.
     #[serde(default)]
     pub packages: BTreeMap<String, String>,

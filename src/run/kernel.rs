@@ -5,7 +5,7 @@ use crate::capture::Loaded;
 use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::files::RootPath;
-use crate::gate::dependencies::{self, Interpreter};
+use crate::gate::dependencies::{self, Inspector, Interpreter};
 use crate::gate::{Definition, Entry, Presence, Selection};
 use crate::host::doctor::{Options, Report, preflight};
 use crate::host::environment::{Environment, FIXED, GATE_PATH};
@@ -25,6 +25,7 @@ pub struct Fit {
     host: Host,
     key: RedactionKey,
     user: MeasuredUser,
+    inspector: Inspector,
     hide: Vec<PathBuf>,
     ring_bytes: u32,
     /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
@@ -65,11 +66,9 @@ impl Fit {
     pub fn prepare(selection: &Selection, wanted: &Wanted) -> Result<Self> {
         let key = RedactionKey::discover()?;
         let user = MeasuredUser::alone(wanted.user)?;
+        let inspector = Inspector::new(Some((user.uid, user.gid)));
         if wanted.install {
-            for command in dependencies::install_plan(&selection.gates)? {
-                crate::report::diagnostic(&format!("installing: {}", command.shown()));
-                command.run()?;
-            }
+            inspector.install(&selection.gates, crate::report::diagnostic)?;
         }
         let names: Vec<&str> = selection.gates.iter().map(|entry| entry.definition.id.as_str()).collect();
         let host = Host::enter(&names.join(","))?;
@@ -81,7 +80,7 @@ impl Fit {
             &mut programs,
         )?;
         let (hide, ring_bytes) = (wanted.hide.clone(), wanted.ring_bytes);
-        Ok(Self { host, key, user, hide, ring_bytes, programs, doctor })
+        Ok(Self { host, key, user, inspector, hide, ring_bytes, programs, doctor })
     }
 
     /// What was found of the host before the first run.
@@ -145,7 +144,7 @@ impl<'host> KernelMeasure<'host> {
         // Once a gate, not once a run: reading what a lockfile names takes as long as a small fixture.
         let interpreters = match self.ready.remove(id) {
             Some(ready) => ready,
-            None => dependencies::inspect(gate)?.ready()?,
+            None => self.fit.inspector.inspect(gate)?.ready()?,
         };
         let wanted = self.fit.measurement(gate, &interpreters, out)?;
         self.ready.insert(id.clone(), interpreters);

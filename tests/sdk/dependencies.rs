@@ -1,6 +1,6 @@
 //! Dependencies of the shipped fixtures, as the lockfiles in the repository pin them.
 
-use assay_gates::gate::dependencies::{Interpreter, inspect, install_plan};
+use assay_gates::gate::dependencies::{Inspector, Interpreter};
 use assay_gates::gate::{Catalog, Entry};
 use std::path::{Path, PathBuf};
 
@@ -26,10 +26,10 @@ fn a_fresh_checkout_is_told_the_command_that_installs_each_fixture() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let entry = copied(id, folder.path());
-        let found = inspect(&entry).unwrap();
+        let found = Inspector::default().inspect(&entry).unwrap();
         let missing = found.problems.iter().find(|problem| problem.code().name() == "AG120").unwrap();
         assert!(missing.advice().unwrap().contains(command), "{id}: {:?}", missing.advice());
-        let plan = install_plan([&entry, &entry]).unwrap();
+        let plan = Inspector::default().install_plan([&entry, &entry]).unwrap();
         assert_eq!(
             plan.iter().map(|one| one.shown()).collect::<Vec<_>>(),
             [missing.advice().unwrap()],
@@ -50,7 +50,7 @@ fn gates_that_share_a_fixture_install_it_once() {
         copy.definition.fixture = None;
         entries.push(copy);
     }
-    assert_eq!(install_plan(&entries).unwrap().len(), 1);
+    assert_eq!(Inspector::default().install_plan(&entries).unwrap().len(), 1);
 }
 
 #[test]
@@ -61,6 +61,6 @@ fn the_node_of_an_installed_fixture_is_the_one_that_its_lockfile_pins() {
     let pinned = PathBuf::from("node_modules").join(package).join("bin/node");
     std::fs::create_dir_all(folder.path().join(&pinned).parent().unwrap()).unwrap();
     std::fs::copy("/bin/true", folder.path().join(&pinned)).unwrap();
-    let found = inspect(&entry).unwrap();
+    let found = Inspector::default().inspect(&entry).unwrap();
     assert_eq!(found.interpreters.get("node"), Some(&Interpreter::InFixture(pinned)));
 }

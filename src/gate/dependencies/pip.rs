@@ -2,26 +2,33 @@
 //!
 //! Read from the metadata that every wheel installs (`*.dist-info`): no interpreter is asked, no code runs.
 
-use super::interpreter::version_of;
-use super::{InstallCommand, Interpreter, version_differs};
+use super::distribution::{self, Distribution, normal};
+use super::interpreter::Version;
+use super::{InstallCommand, Interpreter, complete, version_differs};
 use crate::error::{Code, Error, Result};
 use crate::gate::PipDependencies;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// How a list of requirements is made anew.
+const RELOCK: &str = "uv pip compile --universal --generate-hashes requirements.in -o requirements.txt";
+
 /// A pinned line of a requirements file.
 #[derive(Debug, PartialEq)]
-struct Requirement {
-    version: String,
+pub(super) struct Pinned {
+    pub version: String,
     /// Only wanted where an environment marker holds.
     conditional: bool,
+    /// Extras that the line names.
+    pub extras: Vec<String>,
 }
 
-/// What `*.dist-info` says of an installed package.
-struct Installed {
-    version: String,
-    /// Wheel tags, e.g. `cp311-cp311-manylinux_2_17_x86_64`.
-    tags: Vec<String>,
+#[cfg(test)]
+impl Pinned {
+    pub(super) fn plain(version: &str, extras: &[&str]) -> Self {
+        let extras = extras.iter().map(|&extra| extra.to_owned()).collect();
+        Self { version: version.to_owned(), conditional: false, extras }
+    }
 }
 
 /// What differs between the requirements, what is installed and what `gate.yaml` expects.
@@ -29,7 +36,7 @@ pub(super) fn inspect(
     fixture: &Path,
     wanted: &PipDependencies,
     gate: &Path,
-    python: &Interpreter,
+    (python, version): (&Interpreter, Version),
 ) -> Result<Vec<Error>> {
     let file = fixture.join(&wanted.requirements);
     let text = std::fs::read_to_string(&file)
@@ -44,10 +51,18 @@ pub(super) fn inspect(
                 .hint(command),
         ]);
     }
-    let installed = installed(&target)?;
-    let version = version_of(&python.seen_from(fixture), &["-I", "-S", "--version"]);
+    let installed = distribution::installed(&target)?;
     if let Some(difference) = first_difference(&locked, &installed, version) {
         return Ok(vec![Error::new(Code::DependencyDiffers, difference).at(target.display()).hint(command)]);
+    }
+    let gaps = complete::gaps(&locked, &installed, version);
+    if let Some((first, rest)) = gaps.split_first() {
+        let more = if rest.is_empty() { String::new() } else { format!("; {}", rest.join("; ")) };
+        return Ok(vec![
+            Error::new(Code::LockfileInvalid, format!("the requirements are not complete: {first}{more}"))
+                .at(file.display())
+                .hint(RELOCK),
+        ]);
     }
     let problems = wanted.packages.iter().filter_map(|(name, expected)| {
         let found = installed.get(&normal(name)).map(|package| package.version.as_str());
@@ -87,13 +102,13 @@ pub(super) fn install_command(
 }
 
 /// Pinned requirements by normalised name.
-fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Requirement>> {
+fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Pinned>> {
     let mut found = BTreeMap::new();
     for (number, line) in logical_lines(text) {
         let wrong = |message: &str| {
             Err(Error::new(Code::LockfileInvalid, format!("{message}: {line}"))
                 .at(format!("{}:{number}", file.display()))
-                .hint("uv pip compile --universal --generate-hashes requirements.in -o requirements.txt"))
+                .hint(RELOCK))
         };
         let Some((requirement, hashes)) = line.split_once("--hash=") else {
             return wrong("expected a requirement with --hash=sha256:…");
@@ -106,8 +121,13 @@ fn parse(text: &str, file: &Path) -> Result<BTreeMap<String, Requirement>> {
             None => (requirement, None),
         };
         let Some((name, version)) = pin.split_once("==") else { return wrong("expected name==version") };
-        let name = name.split('[').next().unwrap_or(name);
-        let pinned = Requirement { version: version.trim().to_owned(), conditional: marker.is_some() };
+        let (name, extras) = name.split_once('[').unwrap_or((name, ""));
+        let extras = extras.trim_end().trim_end_matches(']').split(',').map(normal);
+        let pinned = Pinned {
+            version: version.trim().to_owned(),
+            conditional: marker.is_some(),
+            extras: extras.filter(|extra| !extra.is_empty()).collect(),
+        };
         found.insert(normal(name.trim()), pinned);
     }
     Ok(found)
@@ -136,42 +156,10 @@ fn logical_lines(text: &str) -> Vec<(usize, String)> {
     lines
 }
 
-/// Every package of the target folder, by normalised name.
-fn installed(target: &Path) -> Result<BTreeMap<String, Installed>> {
-    let mut found = BTreeMap::new();
-    let entries = std::fs::read_dir(target).map_err(|error| Error::io("cannot list", target, error))?;
-    for entry in entries {
-        let path = entry.map_err(|error| Error::io("cannot list", target, error))?.path();
-        if path.extension().is_none_or(|extension| extension != "dist-info") {
-            continue;
-        }
-        if let Some((name, package)) = metadata(&path) {
-            found.insert(normal(&name), package);
-        }
-    }
-    Ok(found)
-}
-
-fn metadata(dist_info: &Path) -> Option<(String, Installed)> {
-    let headers = |file: &str, key: &str| -> Option<Vec<String>> {
-        let text = std::fs::read_to_string(dist_info.join(file)).ok()?;
-        let head = text.split("\n\n").next().unwrap_or_default();
-        Some(
-            head.lines()
-                .filter_map(|line| line.strip_prefix(key))
-                .map(|value| value.trim().to_owned())
-                .collect(),
-        )
-    };
-    let name = headers("METADATA", "Name:")?.into_iter().next()?;
-    let version = headers("METADATA", "Version:")?.into_iter().next()?;
-    Some((name, Installed { version, tags: headers("WHEEL", "Tag:").unwrap_or_default() }))
-}
-
 fn first_difference(
-    locked: &BTreeMap<String, Requirement>,
-    installed: &BTreeMap<String, Installed>,
-    python: Option<(u64, u64)>,
+    locked: &BTreeMap<String, Pinned>,
+    installed: &BTreeMap<String, Distribution>,
+    (major, minor, _): Version,
 ) -> Option<String> {
     for (name, wanted) in locked {
         match installed.get(name) {
@@ -181,12 +169,10 @@ fn first_difference(
                 return Some(format!("{name}: {} is locked, {} is installed", wanted.version, found.version));
             }
             Some(found) => {
-                if let Some(python) = python.filter(|&python| !fits(&found.tags, python)) {
+                if !fits(&found.tags, (major, minor)) {
                     return Some(format!(
-                        "{name} was installed for {}, and this is Python {}.{}",
+                        "{name} was installed for {}, and this is Python {major}.{minor}",
                         found.tags.join(", "),
-                        python.0,
-                        python.1
                     ));
                 }
             }
@@ -216,19 +202,6 @@ fn fits(tags: &[String], (major, minor): (u64, u64)) -> bool {
         })
 }
 
-/// A package name as PyPI compares names.
-fn normal(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for letter in name.chars() {
-        match letter {
-            '-' | '_' | '.' if text.ends_with('-') => {}
-            '-' | '_' | '.' => text.push('-'),
-            other => text.extend(other.to_lowercase()),
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,14 +209,14 @@ mod tests {
     const LOCK: &str = "# a comment\nAlpha_Beta[extra]==1.2 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n    # via x\n\
                         gamma==2.0 ; python_version < '3.11' \\\n    --hash=sha256:cc\n";
 
-    fn locked() -> BTreeMap<String, Requirement> {
+    fn locked() -> BTreeMap<String, Pinned> {
         parse(LOCK, Path::new("requirements.txt")).unwrap()
     }
 
-    fn have(packages: &[(&str, &str, &str)]) -> BTreeMap<String, Installed> {
+    fn have(packages: &[(&str, &str, &str)]) -> BTreeMap<String, Distribution> {
         let package = |(name, version, tag): &(&str, &str, &str)| {
             let tags = vec![(*tag).to_owned()];
-            (normal(name), Installed { version: (*version).to_owned(), tags })
+            (normal(name), Distribution { version: (*version).to_owned(), tags, ..Distribution::default() })
         };
         packages.iter().map(package).collect()
     }
@@ -270,7 +243,7 @@ mod tests {
 
     #[test]
     fn differences_between_locked_and_installed_are_named() {
-        let python = Some((3, 11));
+        let python = (3, 11, 2);
         let right = ("alpha.beta", "1.2", "py3-none-any");
         assert_eq!(first_difference(&locked(), &have(&[right]), python), None);
         for (installed, expected) in [
@@ -305,6 +278,7 @@ mod tests {
             let wanted = PipDependencies {
                 requirements: "r.txt".into(),
                 target: target.into(),
+                python: vec!["3.11".into()],
                 packages: BTreeMap::new(),
             };
             let python = Interpreter::OnHost("/usr/bin/python3".into());

@@ -16,10 +16,11 @@ use super::state;
 use super::user::MeasuredUser;
 use crate::capture::Loaded;
 use crate::error::{Code, Error, Exit, Result};
-use crate::gate::Catalog;
+use crate::gate::dependencies::{Inspection, Inspector};
+use crate::gate::{Catalog, Entry};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// How a check came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -135,11 +136,25 @@ struct Context<'a> {
     user: Result<MeasuredUser>,
     /// `None` when there is no such file.
     host_file: Option<Result<HostFile>>,
+    /// What the gates' fixtures need, looked at when the first check asks.
+    inspections: OnceLock<Vec<(String, Result<Inspection>)>>,
     state: PathBuf,
     /// Taken by whoever calls, or for the trials of this very examination; `None` before it comes to them.
     host: Option<Result<&'a Host, &'a Error>>,
     /// For the measured trial, which leaves them for what comes after it.
     programs: Mutex<&'a mut Option<Loaded>>,
+}
+
+impl Context<'_> {
+    /// Of each gate, what it needs and what is there.
+    fn inspections(&self) -> &[(String, Result<Inspection>)] {
+        self.inspections.get_or_init(|| {
+            let Some(catalog) = self.options.catalog else { return Vec::new() };
+            let inspector = Inspector::new(self.user.as_ref().ok().map(|user| (user.uid, user.gid)));
+            let look = |entry: &Entry| (entry.definition.id.clone(), inspector.inspect(entry));
+            catalog.entries().iter().map(look).collect()
+        })
+    }
 }
 
 type Examine = fn(&Context<'_>) -> Check;
@@ -211,6 +226,7 @@ fn look(options: Options<'_>, host: Option<&Host>, programs: &mut Option<Loaded>
     let state = host.map_or_else(state::folder, |host| host.state().to_owned());
     let mut context = Context {
         user: MeasuredUser::alone(options.user),
+        inspections: OnceLock::new(),
         host_file: options.host_file.exists().then(|| HostFile::load(options.host_file)),
         state: state.clone(),
         options,

@@ -4,21 +4,45 @@ use super::{Check, Context};
 use crate::error::Error;
 use crate::host::environment::GATE_PATH;
 use crate::host::program::{Who, resolve};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 pub(super) fn node(context: &Context<'_>) -> Check {
-    // Gates bring the node of their lockfile; without one on the host they must have been installed.
-    for_measured(context, "node", &["--version"], |found| {
-        Check::warn(found, "gates bring their own node: assay-gates run --gates all --install --dry-run")
+    of_gates(context, "node").unwrap_or_else(|| {
+        // Gates bring the node of their lockfile; without one on the host they must have been installed.
+        for_measured(context, "node", &["--version"], |found| {
+            Check::warn(found, "gates bring their own node: assay-gates run --gates all --install --dry-run")
+        })
     })
 }
 
 pub(super) fn python(context: &Context<'_>) -> Check {
-    for_measured(context, "python3", &["-I", "-S", "--version"], |found| {
-        Check::warn(found, "apt-get install -y python3")
+    of_gates(context, "python").unwrap_or_else(|| {
+        for_measured(context, "python3", &["-I", "-S", "--version"], |found| {
+            Check::warn(found, "apt-get install -y python3")
+        })
     })
+}
+
+/// The interpreters that gates will be run by; what is wrong with one is told with the packages.
+fn of_gates(context: &Context<'_>, name: &str) -> Option<Check> {
+    let mut gates = BTreeMap::<String, usize>::new();
+    for (_, found) in context.inspections() {
+        let Ok(found) = found else { continue };
+        if let (Some(interpreter), Some((major, minor, patch))) =
+            (found.interpreters.get(name), found.versions.get(name))
+        {
+            let place = interpreter.seen_from(Path::new("the fixture's"));
+            *gates.entry(format!("{} {major}.{minor}.{patch}", place.display())).or_default() += 1;
+        }
+    }
+    if gates.is_empty() {
+        return None;
+    }
+    let told = gates.into_iter().map(|(interpreter, count)| format!("{interpreter} for {count} gates"));
+    Some(Check::pass(told.collect::<Vec<_>>().join("; ")))
 }
 
 fn for_measured(
@@ -81,16 +105,19 @@ pub(super) fn clang(context: &Context<'_>) -> Check {
 }
 
 pub(super) fn packages(context: &Context<'_>) -> Check {
-    let Some(catalog) = context.options.catalog else { return Check::pass("no gates given to look at") };
-    let mut problems: Vec<Error> = Vec::new();
-    for entry in catalog.entries() {
-        match crate::gate::dependencies::inspect(entry) {
-            Ok(found) => problems.extend(found.problems),
-            Err(error) => problems.push(error),
-        }
+    if context.options.catalog.is_none() {
+        return Check::pass("no gates given to look at");
     }
+    let inspections = context.inspections();
+    let problems: Vec<&Error> = inspections
+        .iter()
+        .flat_map(|(_, found)| match found {
+            Ok(found) => found.problems.iter().collect(),
+            Err(error) => vec![error],
+        })
+        .collect();
     let Some(first) = problems.first() else {
-        return Check::pass(format!("as locked, for {} gates", catalog.entries().len()));
+        return Check::pass(format!("as locked, for {} gates", inspections.len()));
     };
     let found = match problems.len() {
         1 => first.to_string(),

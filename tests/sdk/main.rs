@@ -7,3 +7,4 @@ mod bumped;
 mod definitions;
 mod dependencies;
 mod measured;
+mod registries;

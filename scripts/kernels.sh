@@ -96,14 +96,14 @@ initramfs() {
 # Boots a kernel; prints its one line. What it said is in $cache/NAME/serial.log.
 boot() {
 	local name=$1 log=$cache/$1/serial.log begin=$SECONDS limit said
-	limit=$([ "$part" = fast ] && echo 600 || echo 3600)
+	limit=$([ "$part" = fast ] && echo 900 || echo 5400)
 	timeout -k 5 "$limit" $qemu "${machine[@]}" "${accelerator[@]}" -cpu max -smp 2 -m 3G -nodefaults -nographic -no-reboot \
 		-kernel "$cache/$name/vmlinuz" -initrd "$cache/$part.initramfs" -append "console=$console panic=-1 quiet part=$part" \
 		-serial "file:$log" -device virtio-rng-pci </dev/null >"$cache/$name/qemu.log" 2>&1 || :
 	said=$(tr -d '\r' <"$log" | sed -n 's/^RESULT //p')
 	if [ "$(printf '%s' "$said" | grep -c '^')" = 1 ]; then
 		printf '%-7s %s, %d s\n' "$name" "$said" $((SECONDS - begin))
-		[ "${said%% *}" = passed ] && return 0
+		[ "${said%%:*}" = passed ] && return 0
 	elif grep -q 'Kernel panic' "$log"; then
 		echo "$name  failed: the kernel panicked; see $log"
 	elif [ $((SECONDS - begin)) -ge "$limit" ]; then

@@ -124,14 +124,14 @@ const FORGERIES: &[Forgery] = &[
     ("a canary's nonce of another form", "run_twice", |root| {
         json_of(root, &run(2, "capture_proof.json"), |proof| proof["environment"]["canary.end"] = json!("1"));
     }),
-    ("an exec taken out of the effects", "counters", |root| without(root, |e| e["operation"] == "exec")),
+    ("an exec taken out of the effects", "effects", |root| without(root, |e| e["operation"] == "exec")),
     ("a filtered open taken out of the effects", "counters", |root| {
         without(root, |e| e["path"]["value"].as_str().is_some_and(|path| path.contains("libc")));
     }),
     ("an end of a task taken out of the effects", "counters", |root| {
         without(root, |e| e["operation"] == "exit");
     }),
-    ("all effects taken out", "counters", |root| without(root, |_| true)),
+    ("all effects taken out", "effects", |root| without(root, |_| true)),
     ("a kernel counter of opens that the effects don't have", "counters", |root| {
         counter(root, "openat", "9/0")
     }),
@@ -264,7 +264,9 @@ const FORGERIES: &[Forgery] = &[
     }),
     ("rows of another head", "review_row", |root| edit(root, "run.json", HEAD, &"f".repeat(40))),
     ("rows of another selection", "review_row", |root| {
-        json_of(root, "run.json", |record| record["selection"] = json!("all"));
+        json_of(root, "run.json", |record| record["selection"] = json!("some"));
+    }),
+    ("more runs asked for than measured", "verdict", |root| {
         json_of(root, "run.json", |record| record["runs"] = json!(4));
     }),
     ("a record with a key that nobody knows", "run_record", |root| {

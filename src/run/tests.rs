@@ -84,7 +84,7 @@ const CREATE: u64 = 0o1101;
 /// A proof whose counters are those of `effects` and of two canaries.
 fn proof(run_id: &str, reasons: Vec<String>, effects: &[Effect]) -> CaptureProof {
     let count = |operation| effects.iter().filter(|effect| effect.operation == operation).count() + 2;
-    let (opens, execs) = (count(Operation::Open), count(Operation::Exec));
+    let (opens, execs) = (count(Operation::Open) + 2, count(Operation::Exec));
     let counts = [("openat", opens), ("exec", execs), ("birth", 2), ("exit", 2)];
     let facts = ["kernel_release", "kernel_btf", "object_sha256"];
     let invariant = |name: &&str| {

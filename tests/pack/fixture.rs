@@ -124,7 +124,7 @@ pub fn definition(id: &str, class: ClaimClass, scenario: bool) -> String {
 fn balanced(mut summary: Summary, effects: &[Effect], object: &str) -> Summary {
     let count = |operation| effects.iter().filter(|effect| effect.operation == operation).count() + 2;
     let hooks = [
-        ("openat", count(Operation::Open)),
+        ("openat", count(Operation::Open) + 2),
         ("exec", count(Operation::Exec)),
         ("birth", count(Operation::Fork)),
         ("exit", count(Operation::Exit)),

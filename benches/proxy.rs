@@ -1,5 +1,5 @@
-//! What the proxy costs: one call to a server that does nothing, directly, through the proxy, and through the proxy
-//! under a driver that measures it and stamps each effect with its call.
+//! What the proxy costs: one call to a server that does nothing, directly, through the proxy, and through the decider of
+//! a driver that measures the server and stamps each effect with its call.
 //!
 //! Run with `cargo bench --bench proxy`; the last row needs root. Rounds are interleaved, so that a noisy machine
 //! disturbs all rows alike. Ratios are what counts; a real tool takes milliseconds, not the microseconds of this one.
@@ -19,6 +19,10 @@ use std::time::Instant;
 const ROUNDS: usize = 7;
 const CALLS: usize = 2000;
 const PAYLOAD: usize = 1024 * 1024;
+
+#[cfg(feature = "capture")]
+#[path = "../tests/policy/starter.rs"]
+mod starter;
 
 fn main() {
     if std::env::args().any(|argument| argument == "--server") {
@@ -41,7 +45,7 @@ fn main() {
         };
         put("direct", 0, Some(time(server(), CALLS, 0)));
         put("proxy", 0, Some(time(proxy(folder.path()), CALLS, 0)));
-        put("proxy, a window per call", 0, windows(folder.path()));
+        put("decider, a window per call", 0, windows(folder.path()));
         put("direct, 1 MiB", PAYLOAD, Some(time(server(), 20, PAYLOAD)));
         put("proxy, 1 MiB", PAYLOAD, Some(time(proxy(folder.path()), 20, PAYLOAD)));
     }
@@ -120,25 +124,25 @@ fn end(mut child: Child, input: ChildStdin) {
 #[cfg(feature = "capture")]
 fn windows(folder: &Path) -> Option<f64> {
     use assay_gates::capture::{ArmOptions, Recorder};
-    use assay_gates::host::calls::{CallConfig, ControlSocket};
+    use assay_gates::host::calls::{CallConfig, ControlSocket, Policies};
     use assay_gates::host::cgroup::SessionCgroup;
+    use assay_gates::policy::Policy;
     if !nix::unistd::geteuid().is_root() {
         return None;
     }
     let run = tempfile::tempdir().unwrap();
     let cgroup = std::sync::Arc::new(SessionCgroup::create(&assay_gates::gate::Limits::default()).unwrap());
     let control = ControlSocket::open(CallConfig {
-        run_id: "bench".into(),
         socket: run.path().join("control.sock"),
         log: run.path().join("decisions.ndjson"),
-        cgroup: std::sync::Arc::clone(&cgroup),
-        binary: env!("CARGO_BIN_EXE_assay-gates").into(),
+        policies: Policies::one(Policy::read(&folder.join("policy.yaml")).unwrap()),
     })
     .unwrap();
     let spool = tempfile::tempdir().unwrap();
     let mut recorder = Recorder::arm(&ArmOptions::new("bench", cgroup.path(), spool.path())).unwrap();
     recorder.begin().unwrap();
-    let server = control.serve(recorder.calls()).unwrap();
+    let starter = Box::new(starter::CgroupStarter(std::sync::Arc::clone(&cgroup)));
+    let server = control.serve(recorder.calls(), starter).unwrap();
     let inner = proxy(folder);
     let mut outer = Command::new("sh");
     outer.args(["-c", "echo 0 > \"$0\" && exec \"$@\""]).arg(cgroup.path().join("cgroup.procs"));

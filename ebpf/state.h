@@ -76,11 +76,11 @@ struct {
     __type(value, struct counters);
 } counts SEC(".maps");
 
-// Which processes serve tools: those that a verified proxy started, and all that these started. The driver enters the proxies, births and
-// deaths keep the rest, so that no process can leave by whatever it does to its parents, groups or sessions.
-#define SERVERS 257 // numbered from 1
-#define SERVER_PROCESSES 8192
-#define SERVER_PROXY (1U << 31) // the proxy itself: its children are the server, it is not
+// Which processes serve tools: those that the driver started as servers, and all that these started. The driver enters a server before it
+// has executed anything, births and deaths keep the rest, so that no process can leave by whatever it does to its parents, groups or
+// sessions.
+#define SERVERS 16385 // numbered from 1
+#define SERVER_PROCESSES 32768
 
 struct {
     __uint(type, BPF_MAP_TYPE_HASH);
@@ -163,7 +163,7 @@ static __always_inline bool under_session(struct cgroup *trusted)
 static __always_inline u64 call_of(u32 pid)
 {
     u32 *server = bpf_map_lookup_elem(&servers, &pid);
-    if (!server || *server & SERVER_PROXY)
+    if (!server)
         return 0;
     u32 number = *server;
     u64 *call = bpf_map_lookup_elem(&calls, &number);

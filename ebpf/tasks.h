@@ -11,7 +11,7 @@ static __always_inline void inherit_server(struct counters *counters_, u32 paren
     u32 *server = bpf_map_lookup_elem(&servers, &parent);
     if (!server)
         return;
-    u32 number = *server & ~SERVER_PROXY;
+    u32 number = *server;
     if (bpf_map_update_elem(&servers, &child, &number, BPF_ANY))
         counters_->map_fail++;
 }

@@ -167,6 +167,7 @@ codes! {
     DecisionLogUnavailable = "502", ToolFailed, "the decision log can't be written";
     ServerNotStarted = "503", ToolFailed, "the MCP server could not be started";
     ProxyBroken = "504", ToolFailed, "the MCP proxy could not go on";
+    PolicyRefused = "505", AcceptanceFailed, "a tool server was to be wrapped in another policy than its run's";
     // end of policy
     // 6xx judge
     EvidenceRefInvalid = "620", EvidenceInvalid, "a reference does not name a record of the pack";

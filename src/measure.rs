@@ -5,10 +5,11 @@
 use crate::capture::{ArmOptions, Loaded, Recorder, Recording, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
+use crate::evidence::origins::origins;
 use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
 use crate::files::RootPath;
 use crate::gate::{Allowance, Limits};
-use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
+use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket, Policies};
 use crate::host::cgroup::SessionCgroup;
 use crate::host::environment::Environment;
 use crate::host::folder::open_untrusted;
@@ -20,7 +21,7 @@ use crate::host::rights::Rights;
 use crate::host::session::{CapturedStream, Ended, Host, Launching, Place, Session, Spec};
 use crate::host::state;
 use crate::host::user::MeasuredUser;
-use crate::policy::control::CONTROL_VARIABLE;
+use crate::policy::control::{CONTROL, CONTROL_VARIABLE};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// The decider's socket in the run's spool.
+const SOCKET: &str = "control.sock";
 /// Bytes of each output stream that are kept.
 const OUTPUT_BYTES: u64 = 1024 * 1024;
 /// Bytes of a log of the program's that are taken over; evidence reads no more either.
@@ -69,6 +72,8 @@ pub struct Measurement {
     pub sdk_log: Option<LogPlace>,
     /// Policy decisions are expected, and where they are written.
     pub decision_log: Option<LogPlace>,
+    /// What tool calls are decided by.
+    pub policies: Policies,
     /// The archive.
     pub archive: RootPath,
     /// Folder for effects.ndjson and its siblings.
@@ -77,8 +82,8 @@ pub struct Measurement {
     pub extract: Option<RootPath>,
     /// Folder for stdout.log and stderr.log.
     pub output: RootPath,
-    /// This tool's binary: becomes the launcher, stands inside at a path of its own, and is the one proxy that is
-    /// believed. See [`own_binary`](crate::host::session::own_binary).
+    /// This tool's binary: becomes the launcher, and stands inside at a path of its own. See
+    /// [`own_binary`](crate::host::session::own_binary).
     pub binary: PathBuf,
 }
 
@@ -194,14 +199,12 @@ pub fn prepare(host: &Host, wanted: Measurement) -> Result<Prepared<'_>> {
 
     let session = Session::prepare(host, spec(host, &wanted, environment, spool.path())?)?;
     let cgroup = Arc::clone(session.cgroup());
-    // The socket's folder is read-only for a moment while the launcher mounts it: the socket is made before.
+    // Before the launcher shows it inside.
     let control = logs.decisions.as_ref().map(|_| {
         ControlSocket::open(CallConfig {
-            run_id: wanted.run_id.clone(),
-            socket: session.logs().path().join("control.sock"),
+            socket: spool.path().join(SOCKET),
             log: spool.path().join("decisions.ndjson"),
-            cgroup: Arc::clone(&cgroup),
-            binary: wanted.binary.clone(),
+            policies: wanted.policies.clone(),
         })
     });
     let control = control.transpose()?;
@@ -228,7 +231,9 @@ impl<'host> Prepared<'host> {
             .keep(wanted.limits.effects_mib << 20)
             .joiners_of(launching.init());
         let mut recorder = Recorder::arm_with(&options, programs.take())?;
-        let calls = control.map(|control| control.serve(recorder.calls())).transpose()?;
+        let calls = control
+            .map(|control| control.serve(recorder.calls(), Box::new(launching.spawner())))
+            .transpose()?;
         recorder.begin()?;
         if Interrupt::install()?.requested().is_some() {
             return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
@@ -242,6 +247,8 @@ impl<'host> Prepared<'host> {
         *programs = loaded;
         ended.remove()?;
         recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
+        let decided = report.as_ref().map(CallReport::is_corroborated);
+        recording.summary.proof.origins = origins(decided, wanted.sdk_log.is_some());
         note_environment(&mut recording.summary, &wanted, &ended, &cgroup);
         Ok(Captured { wanted, logs, driver, report, recording, ended, spool, host })
     }
@@ -305,14 +312,16 @@ fn take_logs(
     let sdk = logs.sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
     let decisions = logs.decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
     if let (Some(copy), Some(report)) = (&decisions, report) {
-        notes.extend(report.refused.iter().map(|why| format!("control socket: refused: {why}")));
-        if report.is_corroborated() {
+        notes.extend(report.refused.iter().map(|why| format!("decider: refused: {why}")));
+        notes.extend(report.notes.iter().map(|note| format!("decider: {note}")));
+        if report.is_kept() {
             let own = copy.expect()?.len();
             if own > 0 {
-                notes
-                    .push(format!("{own} bytes of decisions by a proxy that was not verified were left out"));
+                notes.push(format!(
+                    "{own} bytes of decisions that the measured program wrote itself were left out"
+                ));
             }
-            // The driver wrote this one itself, at the word of a proxy that was verified.
+            // The driver decided and wrote this one itself.
             let kept =
                 std::fs::read(&report.log).map_err(|error| Error::io("cannot read", &report.log, error))?;
             copy.write(&kept)?;
@@ -345,6 +354,7 @@ fn spec(host: &Host, wanted: &Measurement, environment: Environment, spool: &Pat
     }
     Ok(Spec {
         argv: wanted.argv.clone(),
+        control: wanted.decision_log.as_ref().map(|_| spool.join(SOCKET)),
         environment,
         user: wanted.user.clone(),
         network: wanted.network,
@@ -381,7 +391,7 @@ fn driver_variables(wanted: &Measurement, logs: &WantedLogs) -> Vec<(&'static st
     }
     if let Some(log) = &logs.decisions {
         variables.push(("ASSAY_RUNNER_POLICY_DECISION_LOG", log.inside.clone()));
-        variables.push((CONTROL_VARIABLE, wanted.place.logs().join("control.sock")));
+        variables.push((CONTROL_VARIABLE, PathBuf::from(CONTROL)));
     }
     variables
 }

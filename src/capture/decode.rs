@@ -32,10 +32,14 @@ pub struct Decoder {
     requests: HashMap<u64, Effect>,
 }
 
+/// Mark of an effect that belongs to several calls at once.
+pub const CONCURRENT: &str = "calls_concurrent";
+
 #[derive(Debug)]
 struct Call {
     id: String,
     ambiguous: bool,
+    concurrent: bool,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,16 @@ impl Decoder {
     pub fn new(calls: &[CallWindow], canaries: &[u32]) -> Self {
         let calls = calls
             .iter()
-            .map(|call| (call.number, Call { id: call.tool_call_id.clone(), ambiguous: call.ambiguous }))
+            .map(|call| {
+                (
+                    call.number,
+                    Call {
+                        id: call.tool_call_id.clone(),
+                        ambiguous: call.ambiguous,
+                        concurrent: call.group.is_some(),
+                    },
+                )
+            })
             .collect();
         let mut canaries = canaries.to_vec();
         canaries.reverse();
@@ -177,7 +190,9 @@ impl Decoder {
             self.processes.remove(&header.pid); // the number of an earlier process, used again
         }
         let call = self.calls.get(&header.call);
-        let (call, overlapped) = (call.map(|call| call.id.clone()), call.is_some_and(|call| call.ambiguous));
+        let overlapped = call.is_some_and(|call| call.ambiguous);
+        let concurrent = call.is_some_and(|call| call.concurrent && !call.ambiguous);
+        let call = call.map(|call| call.id.clone());
         let marks = [
             (mark::TOCTOU, "toctou_suspect"),
             (mark::FD_GONE, "fd_gone"),
@@ -212,6 +227,7 @@ impl Decoder {
                 .filter(|(bit, _)| header.marks & bit != 0)
                 .map(|(_, name)| (*name).to_owned())
                 .chain(overlapped.then(|| "calls_overlapped".to_owned()))
+                .chain(concurrent.then(|| CONCURRENT.to_owned()))
                 .collect(),
         }
     }

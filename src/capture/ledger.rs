@@ -43,6 +43,15 @@ pub struct Finding {
     pub witnesses: Vec<String>,
 }
 
+impl Finding {
+    fn add(&mut self, witness: String) {
+        self.count += 1;
+        if self.witnesses.len() < WITNESSES {
+            self.witnesses.push(witness);
+        }
+    }
+}
+
 /// The books.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -65,6 +74,8 @@ pub struct Ledger {
     pub canaries: BTreeMap<u32, Vec<String>>,
     known_pids: BTreeSet<u32>,
     reached: Vec<(u32, String)>,
+    /// One process changed another, or took hold of it.
+    pub tampering: Finding,
     births: u64,
     parent: u32,
     canary_pids: Vec<u32>,
@@ -131,7 +142,10 @@ impl Ledger {
                     );
                 }
             }
-            kind::SYSCALL => self.escape(record),
+            kind::SYSCALL => {
+                self.escape(record);
+                self.memory(record);
+            }
             _ => {}
         }
         self.path_states(record);
@@ -208,6 +222,9 @@ impl Ledger {
             return;
         }
         let said = format!("process {}: {}", header.pid, row.name);
+        if matches!(row.name, "ptrace" | "process_vm_writev" | "pidfd_getfd") {
+            self.tampering.add(said.clone());
+        }
         match row.name {
             "bpf" => self.find("bpf_call_succeeded", said),
             "perf_event_open" => self.find("perf_event_opened", said),
@@ -217,6 +234,20 @@ impl Ledger {
             "ptrace" if header.a != 0 => self.reached.push((header.b as u32, said)),
             "process_vm_readv" | "process_vm_writev" => self.reached.push((header.a as u32, said)),
             _ => {}
+        }
+    }
+
+    /// The memory of a process was opened to be written.
+    fn memory(&mut self, record: &Record<'_>) {
+        let header = &record.header;
+        let written = header.a & 3 != 0 || syscalls::syscall_name(header.nr) == "creat";
+        if header.ret < 0 || !written {
+            return;
+        }
+        let Some(file) = record.segment(segment::FILE) else { return };
+        let path = text::resolved(file, None).value;
+        if path.starts_with("/proc/") && path.ends_with("/mem") {
+            self.tampering.add(format!("process {}: opened {path} to write", header.pid));
         }
     }
 
@@ -255,17 +286,15 @@ impl Ledger {
     }
 
     fn find(&mut self, reason: &'static str, witness: String) {
-        let finding = self.findings.entry(reason).or_default();
-        finding.count += 1;
-        if finding.witnesses.len() < WITNESSES {
-            finding.witnesses.push(witness);
-        }
+        self.findings.entry(reason).or_default().add(witness);
     }
 
     /// Closes the books: what can only be said when everything is in.
     pub fn close(&mut self) {
         for (pid, said) in std::mem::take(&mut self.reached) {
-            if !self.known_pids.contains(&pid) {
+            // In a process namespace of its own a session can name no process outside, and names its own otherwise.
+            let namespaced = self.parent != std::process::id();
+            if !namespaced && !self.known_pids.contains(&pid) {
                 self.find("process_outside_reached", format!("{said} on process {pid}"));
             }
         }

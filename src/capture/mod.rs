@@ -17,14 +17,14 @@ mod spool;
 pub mod syscalls;
 mod text;
 
-pub use decode::REFUSED;
+pub use decode::{CONCURRENT, REFUSED};
 pub use effect::{Effect, Operation, PathState, PathValue};
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};
 pub use object::{Object, embedded};
 pub use recording::{
-    CallMarks, CallWindow, CaptureProof, Effects, HookCount, INVARIANTS, Invariant, NetworkCounts, Outcome,
-    Recording, Summary,
+    Author, CallMarks, CallWindow, CaptureProof, Effects, HookCount, INVARIANTS, Invariant, NetworkCounts,
+    Outcome, Recording, Summary,
 };
 pub use spool::Budget;
 

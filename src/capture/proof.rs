@@ -116,6 +116,7 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
     tasks(&mut proof, &seen, ledger);
     kernel(&mut proof, &seen);
     escapes(&mut proof, ledger);
+    tampering(&mut proof, &seen, ledger);
     if seen.outcome.timed_out {
         proof.reasons.push("timed_out: the driver ended the tree at its time limit".into());
     }
@@ -163,6 +164,7 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
                 .collect(),
             environment: seen.environment,
             policy_origin: None,
+            origins: BTreeMap::new(),
         },
     }
 }
@@ -349,6 +351,23 @@ fn kernel(proof: &mut Proof, seen: &Seen) {
         };
         proof.check(fact, "environment_unknown", "driver", balance);
     }
+}
+
+/// Where tool servers were started, what one process did to another can make an effect of either: no call's effects are
+/// believed then.
+fn tampering(proof: &mut Proof, seen: &Seen, ledger: &Ledger) {
+    let found = &ledger.tampering;
+    let none = "no process traced or changed another".to_owned();
+    let balance = if seen.programs_started < 2 {
+        let nobody = "no tool server beside whom it would matter".to_owned();
+        Balance { held: true, expected: nobody.clone(), seen: nobody }
+    } else if found.count == 0 {
+        Balance { held: true, expected: none.clone(), seen: none }
+    } else {
+        let seen = format!("{} times; {}", found.count, found.witnesses.join("; "));
+        Balance { held: false, expected: none, seen }
+    };
+    proof.check("no_process_tampered", "process_tampered", "kernel records", balance);
 }
 
 fn escapes(proof: &mut Proof, ledger: &Ledger) {

@@ -77,7 +77,7 @@ pub struct Invariant {
 }
 
 /// Names of the invariants that a proof states, each once, in this order.
-pub const INVARIANTS: [&str; 28] = [
+pub const INVARIANTS: [&str; 29] = [
     "cgroup_was_empty",
     "tree_is_gone",
     "one_root",
@@ -106,6 +106,7 @@ pub const INVARIANTS: [&str; 28] = [
     "kernel_btf",
     "object_sha256",
     "nothing_escaped",
+    "no_process_tampered",
 ];
 
 /// `capture_proof.json` (`assay.gates.capture_proof.v0`): why this recording may be called complete, or why not.
@@ -125,9 +126,26 @@ pub struct CaptureProof {
     pub blind_spots: Vec<String>,
     /// Kernel release, BTF digest, object digest, program tags, attach results.
     pub environment: BTreeMap<String, String>,
-    /// Who decided on tool calls: `corroborated` (the proxy was ours, proved by its exec), `self_reported`, or absent.
+    /// Who decided on tool calls: `corroborated` (the driver, by the run's own policy), `self_reported`, or absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_origin: Option<String>,
+    /// Who wrote each layer, and each field of it that another than the layer's author wrote: `file` or `file#field`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub origins: BTreeMap<String, Author>,
+}
+
+/// Who wrote a layer or a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Author {
+    /// The kernel programs, at the moment that something happened.
+    Kernel,
+    /// The driver: what it started, waited for and counted.
+    Driver,
+    /// The decider, a part of the driver, of the calls that passed through it.
+    Decider,
+    /// The measured program: nobody else vouches for it.
+    Agent,
 }
 
 /// The time during which a server worked on one tool call: the kernel programs stamp what it does with the call's number. Written by the driver.
@@ -139,24 +157,28 @@ pub struct CallWindow {
     pub tool: String,
     /// The call's number in the run, from 1.
     pub number: u64,
-    /// Set when another call to the same server overlapped: then no effect is attributed to either.
+    /// Set when something else than calls overlapped, or the window could not be marked: then no effect is attributed.
     pub ambiguous: bool,
+    /// Number of the first of the calls to the same server that overlapped, when others did. What the server does in
+    /// the time of all of them carries that number, and belongs to all of them together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<u64>,
+    /// The server and the number of the connection to it, `name/number`.
+    #[serde(default)]
+    pub server: String,
+    /// Name of the rule by which the call's id was found.
+    #[serde(default)]
+    pub id_rule: String,
 }
 
 /// What the kernel programs must know of tool calls to stamp each effect with its own. Everything is in force for
 /// whatever happens after the function has returned.
 pub trait CallMarks: Send + Sync + std::fmt::Debug {
-    /// Whether the process is a proxy, or belongs to the server of one.
+    /// The process, and all that comes of it, is the server with this number (1 to 16384).
     ///
     /// # Errors
     /// `CaptureLoad`, when the kernel refuses.
-    fn is_server(&self, process: u32) -> Result<bool>;
-
-    /// Whatever the process starts from now on, and all that these start, is the server with this number (1 to 256).
-    ///
-    /// # Errors
-    /// `CaptureLoad`, when the kernel refuses.
-    fn proxy(&self, process: u32, server: u32) -> Result<()>;
+    fn server(&self, process: u32, server: u32) -> Result<()>;
 
     /// The server works on this call from now on; on none, when it is 0.
     ///

@@ -16,6 +16,7 @@ mod list;
 #[cfg(target_os = "linux")]
 mod mcp_wrap;
 mod pack;
+mod policy;
 mod record;
 mod report;
 mod run;
@@ -73,6 +74,7 @@ enum Command {
     Explain(explain::Args),
     #[cfg(target_os = "linux")]
     McpWrap(mcp_wrap::Args),
+    Policy(policy::Args),
     Completions(generate::Completions),
     Man(generate::Man),
     /// Becomes a measured program; started by the driver alone.
@@ -128,6 +130,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Explain(args) => explain::run(&args),
         #[cfg(target_os = "linux")]
         Command::McpWrap(args) => mcp_wrap::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]

@@ -19,6 +19,7 @@ Exit code: 0 when the capture is complete, whatever the command's own status was
 Examples:
   sudo assay-gates record -- python3 agent.py
   sudo assay-gates record --run-id run_1 --output run_1.tar.gz --effects run_1/ -- ./agent --once
+  sudo assay-gates record --policy policy.yaml --policy-decision-log /tmp/decisions.ndjson -- ./agent-with-mcp-wrap
   sudo assay-gates record --timeout 30s --network host --user ci -- npm test
   assay-gates verify run_1.tar.gz")]
 pub(super) struct Args {
@@ -34,9 +35,14 @@ pub(super) struct Args {
     /// The command writes SDK events to this file; it must not exist yet.
     #[arg(long, value_name = "FILE")]
     sdk_event_log: Option<PathBuf>,
-    /// A policy proxy writes its decisions to this file; it must not exist yet.
+    /// Decisions on tool calls are expected: those of the driver, or else those that the command writes to this file
+    /// itself, which count as its word; it must not exist yet.
     #[arg(long, value_name = "FILE")]
     policy_decision_log: Option<PathBuf>,
+    /// What the driver decides by on the calls of every MCP server behind mcp-wrap. Without it the command names
+    /// its own policy, and decisions count as its word.
+    #[arg(long, value_name = "FILE", requires = "policy_decision_log")]
+    policy: Option<PathBuf>,
     /// User that the command runs as: by default the one who called sudo, else one of its own.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
@@ -141,6 +147,7 @@ mod imp {
     use crate::evidence::RedactionKey;
     use crate::files::RootPath;
     use crate::gate::{Allowance, Limits};
+    use crate::host::calls::Policies;
     use crate::host::launch::Network;
     use crate::host::program::{Who, can_enter};
     use crate::host::rights::Rights;
@@ -148,6 +155,7 @@ mod imp {
     use crate::host::user::MeasuredUser;
     use crate::host::{WORK, environment};
     use crate::measure::{LogPlace, Measured, Measurement, measure, missing_fences};
+    use crate::policy::Policy;
     use crate::report;
     use std::ffi::OsString;
     use std::path::{Path, PathBuf};
@@ -263,6 +271,10 @@ mod imp {
             ring_bytes: args.ring_bytes,
             sdk_log: args.sdk_event_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             decision_log: args.policy_decision_log.as_ref().map(|path| LogPlace::At(absolute(path))),
+            policies: match &args.policy {
+                Some(policy) => Policies::one(Policy::read(policy)?),
+                None => Policies::default(),
+            },
             archive: RootPath::of(&absolute(&archive), caller)?,
             output: match &effects {
                 Some(folder) => folder.clone(),

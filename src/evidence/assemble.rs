@@ -344,6 +344,7 @@ fn redacted_window(window: &CallWindow, redactor: &mut Redactor<'_>) -> CallWind
     let mut window = window.clone();
     redactor.text("tool_call_id", &mut window.tool_call_id);
     redactor.text("tool", &mut window.tool);
+    redactor.text("server", &mut window.server);
     window
 }
 

@@ -13,6 +13,7 @@ pub mod health;
 pub mod kernel;
 pub mod kernel_set;
 pub mod logs;
+pub mod origins;
 pub mod redaction;
 pub mod schema;
 pub mod strict;

@@ -5,7 +5,7 @@
 
 use super::contract::PolicyEvent;
 use super::filter::{Filter, Sieve};
-use crate::capture::{CallWindow, Effect, Operation, PathValue};
+use crate::capture::{CONCURRENT, CallWindow, Effect, Operation, PathValue};
 use crate::error::{Code, Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,7 +23,10 @@ pub struct ToolEffects {
     pub run_id: String,
     /// The calls: those with a window in its order, then decisions without one in log order.
     pub calls: Vec<CallEffects>,
-    /// Effects of the time in which calls overlapped: no call can be named.
+    /// Calls to one server that overlapped, and what it did in their time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub concurrent: Vec<ConcurrentCalls>,
+    /// Effects of the time in which something else overlapped calls: no call can be named.
     pub ambiguous: Vec<CountedEffect>,
     /// Effects that belong to no call.
     pub outside: Vec<CountedEffect>,
@@ -34,6 +37,14 @@ pub struct ToolEffects {
 impl ToolEffects {
     /// Schema id.
     pub const SCHEMA: &str = "assay.gates.tool_effects.v0";
+
+    /// What is attributed, by tool. What several tools did together goes by all of their names.
+    pub fn by_tool(&self) -> impl Iterator<Item = (String, &[CountedEffect])> {
+        let exact = self.calls.iter().filter(|call| call.attribution == Attribution::Exact);
+        let together =
+            self.concurrent.iter().map(|group| (group.tools.join(" + "), group.effects.as_slice()));
+        exact.map(|call| (call.tool.clone(), call.effects.as_slice())).chain(together)
+    }
 
     /// What the lines of an effects.ndjson give for the same calls; equal to `self` when it stands beside them.
     ///
@@ -54,6 +65,12 @@ impl ToolEffects {
                 tool: call.tool.clone(),
                 number: 0,
                 ambiguous: call.attribution == Attribution::Ambiguous,
+                group: (1..)
+                    .zip(&self.concurrent)
+                    .find(|(_, group)| group.tool_call_ids.contains(&call.tool_call_id))
+                    .map(|(number, _)| number),
+                server: call.server.clone().unwrap_or_default(),
+                id_rule: call.id_rule.clone().unwrap_or_default(),
             })
             .collect();
         let mut grouping = Grouping::new(&windows, Filter::embedded()?, work);
@@ -70,7 +87,9 @@ impl ToolEffects {
 pub enum Attribution {
     /// By the stamp that the kernel programs gave each effect when it happened.
     Exact,
-    /// Another call overlapped: nothing is attributed.
+    /// Other calls to the same server overlapped: what it did in their time is attributed to all of them.
+    Concurrent,
+    /// Something else overlapped: nothing is attributed.
     Ambiguous,
     /// The call had no window: nothing is known of its effects.
     None,
@@ -86,8 +105,28 @@ pub struct CallEffects {
     pub tool: String,
     /// The decision on it; null when none was logged.
     pub decision: Option<String>,
+    /// The server and the number of the connection to it, `name/number`. The name is the agent's word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Name of the rule by which the decider found the call's id in its request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_rule: Option<String>,
     /// How far `effects` speaks for the call.
     pub attribution: Attribution,
+    /// Distinct effects with their counts, sorted.
+    pub effects: Vec<CountedEffect>,
+    /// Opens that are telemetry.
+    pub telemetry: u64,
+}
+
+/// Calls to one server that overlapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConcurrentCalls {
+    /// The calls, sorted.
+    pub tool_call_ids: Vec<String>,
+    /// Their tools, sorted, each once.
+    pub tools: Vec<String>,
     /// Distinct effects with their counts, sorted.
     pub effects: Vec<CountedEffect>,
     /// Opens that are telemetry.
@@ -180,7 +219,8 @@ impl CountedEffect {
             mode: effect.mode,
             errno: effect.return_value.filter(|value| *value < 0).map(|value| -value),
             detail: effect.detail.clone().filter(|_| effect.operation != Operation::Escape),
-            marks: effect.marks.clone(),
+            // Whether calls overlapped is said of the calls, not of each effect.
+            marks: effect.marks.iter().filter(|mark| *mark != CONCURRENT).cloned().collect(),
             count: 0,
         })
     }
@@ -260,26 +300,42 @@ impl<'a> Grouping<'a> {
             // Two decisions on one id: neither is the call's.
             first.filter(|_| all.next().is_none()).map(|event| event.decision.clone())
         };
+        let twice = |id: &str| self.windows.iter().filter(|other| other.tool_call_id == id).count() > 1;
+        let torn = |window: &CallWindow| window.ambiguous || twice(&window.tool_call_id);
+        let members = |group| self.windows.iter().filter(move |window| window.group == Some(group));
         let mut ambiguous = Group::default();
         let mut calls = Vec::new();
+        let mut concurrent: BTreeMap<u64, (Vec<&CallWindow>, Group)> = BTreeMap::new();
         for window in self.windows {
+            // The effects of a group carry the id of its first.
             let group = self.groups.remove(&Some(window.tool_call_id.clone())).unwrap_or_default();
             let mut call = CallEffects {
                 tool_call_id: window.tool_call_id.clone(),
                 tool: window.tool.clone(),
                 decision: decision(&window.tool_call_id),
+                server: Some(window.server.clone()).filter(|server| !server.is_empty()),
+                id_rule: Some(window.id_rule.clone()).filter(|rule| !rule.is_empty()),
                 attribution: Attribution::Exact,
                 effects: Vec::new(),
-                telemetry: group.telemetry,
+                telemetry: 0,
             };
-            let twice =
-                self.windows.iter().filter(|other| other.tool_call_id == window.tool_call_id).count() > 1;
-            if window.ambiguous || twice {
+            let overlapping = window.group.filter(|number| !members(*number).any(torn));
+            if let Some(number) = overlapping {
+                call.attribution = Attribution::Concurrent;
+                let (windows, all) = concurrent.entry(number).or_default();
+                windows.push(window);
+                all.telemetry += group.telemetry;
+                for (effect, count) in group.counts {
+                    *all.counts.entry(effect).or_default() += count;
+                }
+            } else if torn(window) || window.group.is_some() {
                 call.attribution = Attribution::Ambiguous;
+                call.telemetry = group.telemetry;
                 for (effect, count) in group.counts {
                     *ambiguous.counts.entry(effect).or_default() += count;
                 }
             } else {
+                call.telemetry = group.telemetry;
                 call.effects = group.list();
             }
             calls.push(call);
@@ -290,6 +346,8 @@ impl<'a> Grouping<'a> {
                     tool_call_id: event.tool_call_id.clone(),
                     tool: event.tool.clone(),
                     decision: Some(event.decision.clone()),
+                    server: None,
+                    id_rule: None,
                     attribution: Attribution::None,
                     effects: Vec::new(),
                     telemetry: 0,
@@ -301,9 +359,23 @@ impl<'a> Grouping<'a> {
             schema: ToolEffects::SCHEMA.to_owned(),
             run_id: run_id.to_owned(),
             calls,
+            concurrent: concurrent.into_values().map(|(windows, group)| together(&windows, group)).collect(),
             ambiguous: ambiguous.list(),
             outside_telemetry: outside.telemetry,
             outside: outside.list(),
         }
+    }
+}
+
+fn together(windows: &[&CallWindow], group: Group) -> ConcurrentCalls {
+    let sorted = |name: fn(&CallWindow) -> &String| {
+        let names: std::collections::BTreeSet<&String> = windows.iter().map(|window| name(window)).collect();
+        names.into_iter().cloned().collect()
+    };
+    ConcurrentCalls {
+        tool_call_ids: sorted(|window| &window.tool_call_id),
+        tools: sorted(|window| &window.tool),
+        telemetry: group.telemetry,
+        effects: group.list(),
     }
 }

@@ -178,8 +178,23 @@ fn here() -> String {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicySource {
+    /// The policy file, relative to the fixture: decides for every server without one of its own.
+    pub file: String,
+    /// Servers with a policy of their own, by their names (`--label` of `mcp-wrap`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<String, ServerPolicySource>,
+}
+
+/// The policy of one MCP server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServerPolicySource {
     /// The policy file, relative to the fixture.
     pub file: String,
+    /// argv that a server of that name must be started with; anything when absent. `${node}` and `${python}` as in
+    /// `command` of the gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
 }
 
 /// What every run must show. All that is named must hold; what isn't named isn't looked at,
@@ -220,7 +235,7 @@ pub struct Expectations {
     /// Per tool call, exactly these effects on the work folder and nothing else there; call id to effects.
     #[serde(default)]
     pub tool_effects: BTreeMap<String, Vec<ExpectedEffect>>,
-    /// `corroborated` when the proxy must be proved to be ours.
+    /// `corroborated` when the driver must have decided, by the policy that is named above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_origin: Option<String>,
 }

@@ -12,7 +12,7 @@ pub use confinement::{Allowance, Limits};
 pub use definition::{
     AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
     ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,
-    ScenarioId, ScenarioRole, ScenarioVerdict,
+    ScenarioId, ScenarioRole, ScenarioVerdict, ServerPolicySource,
 };
 pub use plan::{Plan, PlannedGate, Selection};
 pub use validate::parse;

@@ -51,5 +51,5 @@ pub const FIXTURE: &str = "/run/assay-gates/fixture";
 pub const WORK: &str = "/run/assay-gates/work";
 /// Our own binary, as the measured program sees it.
 pub const BINARY: &str = "/run/assay-gates/bin/assay-gates";
-/// Logs and control socket, as the measured program sees them.
+/// Logs, as the measured program sees them.
 pub const LOGS: &str = "/dev/shm/assay-gates";

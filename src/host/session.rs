@@ -29,6 +29,7 @@ use super::{BINARY, FIXTURE, LOGS, WORK};
 use crate::error::{Code, Error, Result};
 use crate::files::RootPath;
 use crate::gate::{Allowance, Limits};
+use crate::policy::control::CONTROL;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::os::fd::AsFd;
@@ -167,6 +168,8 @@ pub struct Spec {
     pub network: Network,
     /// Where.
     pub place: Place,
+    /// The decider's socket, to stand at [`CONTROL`] inside.
+    pub control: Option<PathBuf>,
     /// Files and folders that must not be seen: evidence, proof roots, credentials of the runner.
     pub hide: Vec<PathBuf>,
     /// The tree is killed after this long.
@@ -294,6 +297,11 @@ impl<'host> Session<'host> {
             passwd_line: self.spec.user.passwd_line(),
             ..FileView::default()
         };
+        view.binds.extend(self.spec.control.iter().map(|socket| Bind {
+            source: socket.clone(),
+            target: CONTROL.into(),
+            read_only: true,
+        }));
         match &self.spec.place {
             Place::Gate { fixture, .. } => {
                 view.read_only = true;

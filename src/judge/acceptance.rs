@@ -2,11 +2,11 @@
 
 use super::{Assertion, EffectTotals, reconcile};
 use crate::capture::{CaptureProof, Operation};
-use crate::evidence::tool_effects::{Attribution, CallEffects, CountedEffect};
+use crate::evidence::tool_effects::{Attribution, CallEffects, ConcurrentCalls, CountedEffect, ToolEffects};
 use crate::evidence::{
     Archive, CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
 };
-use crate::gate::{Definition, ExpectedOpen, ExpectedSdk, Presence};
+use crate::gate::{Definition, ExpectedEffect, ExpectedOpen, ExpectedSdk, Presence};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that acceptance looks at, read back from disk and verified before.
@@ -30,6 +30,8 @@ pub struct RunEvidence {
     pub proof: CaptureProof,
     /// `tool_effects.json`, call by call.
     pub calls: Vec<CallEffects>,
+    /// `tool_effects.json`, calls that overlapped.
+    pub concurrent: Vec<ConcurrentCalls>,
     /// What `effects.ndjson` comes to, filtered effects included.
     pub effects: EffectTotals,
 }
@@ -37,12 +39,7 @@ pub struct RunEvidence {
 impl RunEvidence {
     /// Of an archive that verified, and the files beside it.
     #[must_use]
-    pub fn of(
-        archive: &Archive,
-        proof: CaptureProof,
-        calls: Vec<CallEffects>,
-        effects: EffectTotals,
-    ) -> Self {
+    pub fn of(archive: &Archive, proof: CaptureProof, tools: &ToolEffects, effects: EffectTotals) -> Self {
         let content = &archive.content;
         Self {
             exit_code: content.finished.exit_code,
@@ -53,7 +50,8 @@ impl RunEvidence {
             policy: content.policy.clone(),
             sdk: content.sdk.clone(),
             proof,
-            calls,
+            calls: tools.calls.clone(),
+            concurrent: tools.concurrent.clone(),
             effects,
         }
     }
@@ -116,10 +114,11 @@ fn layers(gate: &Definition, run: &RunEvidence) -> Vec<Assertion> {
     if gate.layers.sdk == Presence::Absent {
         all.push(Assertion::equal("sdk.events", 0, run.sdk.len()));
     }
-    if let Some(origin) = &gate.expect.policy_origin {
+    if gate.layers.policy == Presence::Required {
+        // A definition may ask for less; where it says nothing, the agent's own word is not enough.
         all.push(Assertion::equal(
             "capture.policy_origin",
-            origin,
+            gate.expect.policy_origin.as_deref().unwrap_or("corroborated"),
             run.proof.policy_origin.as_deref().unwrap_or("absent"),
         ));
     }
@@ -236,24 +235,40 @@ fn tool_effects(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Asserti
     for call in &run.calls {
         found.insert(&call.tool_call_id, call);
     }
+    let words = |expected: &[ExpectedEffect]| -> Vec<String> {
+        let word = |effect: &ExpectedEffect| {
+            let access = effect.access.as_ref().map_or(String::new(), |access| format!(" {access}"));
+            format!("{} {}{access}", effect.operation, effect.path)
+        };
+        expected.iter().map(word).collect()
+    };
     for (id, expected) in &gate.expect.tool_effects {
-        let want = expected.iter().map(|effect| {
-            format!(
-                "{} {}{}",
-                effect.operation,
-                effect.path,
-                effect.access.as_ref().map_or(String::new(), |a| format!(" {a}"))
-            )
-        });
         let seen = match found.get(id.as_str()) {
             None => "no such call".to_owned(),
             Some(call) => match call.attribution {
-                Attribution::Ambiguous => "ambiguous: calls overlapped".to_owned(),
+                // With those of its group, below.
+                Attribution::Concurrent => continue,
+                Attribution::Ambiguous => "ambiguous: something else overlapped".to_owned(),
                 Attribution::None => "the call had no window".to_owned(),
                 Attribution::Exact => sorted(call.effects.iter().filter_map(|effect| on_work(effect, work))),
             },
         };
-        all.push(Assertion::equal(&format!("tool_effects.{id}"), sorted(want), seen));
+        all.push(Assertion::equal(&format!("tool_effects.{id}"), sorted(words(expected)), seen));
+    }
+    for group in &run.concurrent {
+        let named: Vec<&String> =
+            group.tool_call_ids.iter().filter(|id| gate.expect.tool_effects.contains_key(*id)).collect();
+        if named.is_empty() {
+            continue;
+        }
+        // Together they do what each of them may do.
+        let want = sorted(named.iter().flat_map(|id| words(&gate.expect.tool_effects[*id])));
+        let seen = sorted(group.effects.iter().flat_map(|effect| {
+            let once = on_work(&CountedEffect { count: 1, ..effect.clone() }, work);
+            std::iter::repeat_n(once, usize::try_from(effect.count).unwrap_or(usize::MAX)).flatten()
+        }));
+        let name = format!("tool_effects.{}", group.tool_call_ids.join("+"));
+        all.push(Assertion::equal(&name, want, seen));
     }
     all
 }

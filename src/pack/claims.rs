@@ -5,6 +5,7 @@
 use super::manifest::{GateRow, GateStatus, is_archive_name};
 use super::root::ProofRoot;
 use super::source::Source;
+use crate::capture::CaptureProof;
 use crate::evidence::contract::{ArchiveManifest, schema};
 use crate::evidence::{CorrelationReport, ObservationHealth, SdkEvent};
 use crate::files::{RootPath, Sha256Digest, sha256};
@@ -303,6 +304,8 @@ struct Run {
     gate: String,
     extract: String,
     health: Result<ObservationHealth, String>,
+    /// The driver decided, by the run's own policy.
+    decided: bool,
     correlation: Result<CorrelationReport, String>,
     manifest: Result<ArchiveManifest, String>,
     sdk_calls: Result<BTreeSet<String>, String>,
@@ -329,6 +332,8 @@ impl Run {
         .collect();
         Self {
             health: json(source, &format!("{extract}/observation-health.json")),
+            decided: json::<CaptureProof>(source, &format!("{folder}/capture_proof.json"))
+                .is_ok_and(|proof| proof.policy_origin.as_deref() == Some("corroborated")),
             correlation: json(source, &format!("{extract}/correlation-report.json")),
             manifest: json(source, &format!("{extract}/manifest.json")),
             sdk_calls: sdk_calls(source, &format!("{extract}/layers/sdk.ndjson")),
@@ -344,13 +349,18 @@ impl Run {
         self.health.as_ref().is_ok_and(|health| health.policy_layer == "present")
     }
 
-    /// What its layers let it say; an unreadable health record, nothing wide.
+    /// What its layers let it say; an unreadable health record, nothing wide. Decisions that are the agent's own word
+    /// carry no claim.
     fn class(&self) -> ClaimClass {
         match &self.health {
-            Ok(health) if health.policy_layer == "present" && health.sdk_layer == "self_reported" => {
+            Ok(health)
+                if health.policy_layer == "present"
+                    && self.decided
+                    && health.sdk_layer == "self_reported" =>
+            {
                 ClaimClass::ThreeLayers
             }
-            Ok(health) if health.policy_layer == "present" => ClaimClass::KernelAndPolicy,
+            Ok(health) if health.policy_layer == "present" && self.decided => ClaimClass::KernelAndPolicy,
             _ => ClaimClass::KernelAlone,
         }
     }

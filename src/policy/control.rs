@@ -1,146 +1,83 @@
-//! What the proxy and the privileged driver say to each other, over one socket per proxy.
+//! What `mcp-wrap` inside a measured session and the driver's decider say to each other, over one socket per server.
 //!
-//! The socket keeps message boundaries (`SOCK_SEQPACKET`) and the kernel stamps each message with its sender's
-//! process id. The driver begins with a challenge; after that each request of the proxy gets one reply. The driver
-//! writes the decision log, so that no process of the measured uid can, and tells the kernel programs which call the
-//! proxy's server is working on.
+//! The wrapper is a pipe: it says which server it stands for, hands over its standard streams and waits. The decider
+//! reads the caller's lines, decides and logs, and starts the server itself. Nothing that the wrapper says is
+//! believed: whoever speaks in its place gets the same server behind the same decisions.
+//!
+//! First comes the length of the [`Opening`], 8 bytes little-endian, together with the three descriptors; then the
+//! opening; then one JSON object a line, [`Word`]s up and one [`Answer`] down.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
-/// Environment variable that names the driver's socket inside the sandbox.
+/// Where the decider listens in every measured session that has a policy.
+pub const CONTROL: &str = "/run/assay-gates/control.sock";
+
+/// Environment variable that names the socket too. A hint: a caller may give the wrapper no variables at all.
 pub const CONTROL_VARIABLE: &str = "ASSAY_GATES_CONTROL";
 
-/// Longest message, in bytes.
-pub const LONGEST_MESSAGE: usize = 64 * 1024;
+/// Longest opening, in bytes of JSON.
+pub const LONGEST_OPENING: u64 = 16 * 1024 * 1024;
 
-/// What the proxy says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Request {
-    /// Answers the challenge.
-    Hello {
-        /// What the challenge said.
-        challenge: String,
-    },
-    /// A decision. It must stand in the log before the reply.
-    Decision {
-        /// The line, without a line feed.
-        line: String,
-        /// The call that is forwarded next, when it was allowed.
-        call: Option<Begin>,
-    },
-    /// Another request runs beside the open calls.
-    Overlap,
-    /// A call was answered.
-    End {
-        /// Its number.
-        call: u64,
-    },
-}
+/// Longest text of a policy that the wrapper sends, in bytes.
+pub const LONGEST_POLICY: usize = 1024 * 1024;
 
-/// A call that is about to be forwarded.
+/// Which server the wrapper stands for. Written by the measured program.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Begin {
-    /// Its number, unique in the connection.
-    pub call: u64,
-    /// What joins it to the other layers.
-    pub tool_call_id: String,
-    /// The tool.
-    pub tool: String,
-    /// Something else was in flight when it began.
-    pub overlap: bool,
+pub struct Opening {
+    /// argv of the server.
+    pub argv: Vec<Vec<u8>>,
+    /// `NAME=value` each.
+    pub environment: Vec<Vec<u8>>,
+    /// Working folder.
+    pub cwd: PathBuf,
+    /// Name of the server in every decision.
+    pub label: String,
+    /// `source` of every decision.
+    pub source: String,
+    /// Text of the policy that the wrapper was given. Compared with the decider's own.
+    pub policy: Option<String>,
 }
 
-/// What the driver says.
+/// What the wrapper says afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// It got this signal, which is meant for the server.
+    Signal(i32),
+}
+
+/// What the decider says at last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Reply {
-    /// First message of every connection: to be repeated in [`Request::Hello`].
-    Challenge(String),
-    /// Done.
-    Done,
-    /// Not done, and why.
-    Refused(String),
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The server exited with this status.
+    Exited(i32),
+    /// This signal killed the server.
+    Killed(i32),
+    /// There is no server, and why.
+    Refused(Refusal),
 }
 
-#[cfg(target_os = "linux")]
-pub use client::Client;
+/// Why the decider started no server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Refusal {
+    /// What kept it.
+    pub cause: Cause,
+    /// What was expected and found.
+    pub message: String,
+}
 
-#[cfg(target_os = "linux")]
-mod client {
-    use super::{LONGEST_MESSAGE, Reply, Request};
-    use nix::sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, connect, recv, send, socket,
-    };
-    use std::io;
-    use std::os::fd::{AsRawFd, OwnedFd};
-    use std::path::Path;
-
-    /// The proxy's end.
-    #[derive(Debug)]
-    pub struct Client(OwnedFd);
-
-    impl Client {
-        /// Connects and lets the driver verify this process.
-        ///
-        /// # Errors
-        /// The socket's, or that the driver refused, with its reason.
-        pub fn connect(path: &Path) -> io::Result<Self> {
-            let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-            connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-            let client = Self(socket);
-            match client.receive()? {
-                Reply::Challenge(challenge) => client.ask(&Request::Hello { challenge })?,
-                other => return Err(unexpected(&other)),
-            }
-            Ok(client)
-        }
-
-        /// One request and its reply.
-        ///
-        /// # Errors
-        /// The socket's, or that the driver refused, with its reason.
-        pub fn ask(&self, request: &Request) -> io::Result<()> {
-            let message = serde_json::to_vec(request).map_err(io::Error::other)?;
-            if message.len() > LONGEST_MESSAGE {
-                return Err(io::Error::other(format!(
-                    "message of {} bytes is above {LONGEST_MESSAGE}",
-                    message.len()
-                )));
-            }
-            send(self.0.as_raw_fd(), &message, MsgFlags::MSG_NOSIGNAL)?;
-            match self.receive()? {
-                Reply::Done => Ok(()),
-                Reply::Refused(reason) => Err(io::Error::other(format!("the driver refused: {reason}"))),
-                other => Err(unexpected(&other)),
-            }
-        }
-
-        fn receive(&self) -> io::Result<Reply> {
-            let mut buffer = vec![0; LONGEST_MESSAGE];
-            let length = loop {
-                match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                    Err(nix::errno::Errno::EINTR) => {}
-                    other => break other?,
-                }
-            };
-            if length == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "the driver closed the control socket",
-                ));
-            }
-            serde_json::from_slice(&buffer[..length]).map_err(io::Error::other)
-        }
-    }
-
-    fn unexpected(reply: &Reply) -> io::Error {
-        let what = match reply {
-            Reply::Challenge(_) => "a challenge out of turn".to_owned(),
-            Reply::Done => "done before anything was asked".to_owned(),
-            Reply::Refused(reason) => format!("refused: {reason}"),
-        };
-        io::Error::other(format!("the driver said {what}"))
-    }
+/// What kept the decider from starting a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The policy that was named is not the one that the run is measured under.
+    Policy,
+    /// The server could not be started.
+    Server,
+    /// The opening or a descriptor that came with it is not what it must be, or there are too many servers.
+    Wrapper,
 }

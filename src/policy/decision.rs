@@ -1,6 +1,6 @@
 //! A policy and a call give a decision.
 
-use super::definition::{Default, Policy};
+use super::definition::{Decoding, Default, Policy};
 use super::message::Call;
 use super::strict::{differ_in_case_only, shortened};
 use serde::Serialize;
@@ -112,7 +112,7 @@ impl Policy {
         let tool = call.tool.as_str();
         let shown = shortened(tool);
         let basis = |glob| if glob { Basis::Glob } else { Basis::Name };
-        if let Some((rule, glob)) = self.deny.matching(tool) {
+        if let Some((rule, glob)) = self.deny.matching_any_spelling(tool) {
             let rule = Some(format!("tools.deny: {rule}"));
             return Decision::deny(Reason::Denied, basis(glob), rule, format!("tool {shown:?} is denied"));
         }
@@ -129,6 +129,10 @@ impl Policy {
                 );
             }
         };
+        if let Some(other) = self.constrained_alike(tool) {
+            let text = format!("tool {shown:?} is spelled like {other:?}, whose arguments are constrained");
+            return Decision::deny(Reason::NotAllowed, Basis::Name, Some(rule), text);
+        }
         let schema = self.arguments.get(tool);
         if let Some(validator) = schema {
             let arguments = Value::Object(without_call_id(&call.arguments));
@@ -140,7 +144,8 @@ impl Policy {
         }
         let paths = self.paths.get(tool);
         for (argument, roots) in paths.into_iter().flatten() {
-            if let Err(why) = check_path(&call.arguments, argument, roots) {
+            let decoding = self.decoding.get(tool).copied();
+            if let Err(why) = check_path(&call.arguments, argument, roots, decoding) {
                 let rule = Some(format!("paths.{tool}.{argument}"));
                 return Decision::deny(
                     Reason::ArgumentPath,
@@ -162,10 +167,20 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// A tool with constraints of which `tool` is another spelling.
+    fn constrained_alike(&self, tool: &str) -> Option<&str> {
+        let form = super::name::folded(tool);
+        let constrained = self.arguments.keys().chain(self.paths.keys());
+        constrained.map(String::as_str).find(|name| *name != tool && super::name::folded(name) == form)
+    }
+}
+
 fn check_path(
     arguments: &Map<String, Value>,
     name: &str,
     roots: &[std::path::PathBuf],
+    decoding: Option<Decoding>,
 ) -> Result<(), String> {
     if let Some(other) = arguments.keys().find(|key| differ_in_case_only(name, key)) {
         return Err(format!("is also given as {:?}, the same to parsers that ignore case", shortened(other)));
@@ -180,7 +195,7 @@ fn check_path(
     }
     for text in texts {
         let text = text.as_str().ok_or("is neither text nor a list of texts")?;
-        super::path::inside(text, roots).map_err(|why| format!("({:?}) {why}", shortened(text)))?;
+        super::path::inside(text, roots, decoding).map_err(|why| format!("({:?}) {why}", shortened(text)))?;
     }
     Ok(())
 }
@@ -213,13 +228,7 @@ mod tests {
     fn decide(policy: &str, tool: &str, arguments: Value) -> Decision {
         let policy = format!("schema: assay.gates.policy.v0\n{policy}");
         let Value::Object(arguments) = arguments else { panic!("not an object") };
-        let call = Call {
-            request_id: json!(1),
-            tool: tool.into(),
-            tool_call_id: "c".into(),
-            arguments,
-            task: false,
-        };
+        let call = Call { request_id: json!(1), tool: tool.into(), given_id: None, arguments, task: false };
         Policy::parse(&policy, "policy.yaml").unwrap().decide(&call)
     }
 
@@ -299,6 +308,16 @@ mod tests {
         ] {
             assert_eq!(decide(&policy, "t", bad.clone()).reason, Reason::ArgumentPath, "{bad}");
         }
+    }
+
+    #[test]
+    fn another_spelling_passes_neither_a_denial_nor_a_constraint() {
+        let policy = "default: allow\ntools: {deny: [delete_file]}\narguments:\n  t: {maxProperties: 0}\n";
+        for spelling in ["Delete_File", "delete\u{200b}_file", "\u{ff44}elete_file"] {
+            assert_eq!(decide(policy, spelling, json!({})).reason, Reason::Denied, "{spelling:?}");
+        }
+        assert_eq!(decide(policy, "T", json!({"x": 1})).outcome, Outcome::Deny);
+        assert_eq!(decide(policy, "u", json!({"x": 1})).outcome, Outcome::Allow);
     }
 
     #[test]

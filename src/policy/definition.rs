@@ -30,6 +30,22 @@ pub struct Definition {
     /// must be an absolute path or a list of them.
     #[serde(default)]
     pub paths: BTreeMap<String, BTreeMap<String, Vec<PathBuf>>>,
+    /// Per tool, how its server reads the text of a path. Where it is not said, text that could be read in more than one
+    /// way (percent signs, variables, wildcards, `file:` URIs, letters with another form) is refused.
+    #[serde(default)]
+    pub decoding: BTreeMap<String, Decoding>,
+}
+
+/// How a server reads the text of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoding {
+    /// As it is: every byte is part of a name.
+    None,
+    /// Percent-encoded, decoded once.
+    Percent,
+    /// A `file:` URI, or a path as it is.
+    Uri,
 }
 
 /// What happens to a tool that neither list names.
@@ -62,6 +78,7 @@ pub struct Policy {
     pub(super) deny: ToolPatterns,
     pub(super) arguments: BTreeMap<String, jsonschema::Validator>,
     pub(super) paths: BTreeMap<String, BTreeMap<String, Vec<PathBuf>>>,
+    pub(super) decoding: BTreeMap<String, Decoding>,
     digest: Sha256Digest,
 }
 
@@ -99,7 +116,7 @@ impl Policy {
 /// A key of the file to point at, and what is wrong.
 type Broken = (String, String);
 
-fn check(definition: Definition, digest: Sha256Digest) -> Result<Policy, Broken> {
+fn check(mut definition: Definition, digest: Sha256Digest) -> Result<Policy, Broken> {
     if definition.schema != POLICY_SCHEMA {
         let found = &definition.schema;
         return Err(("schema".into(), format!("schema: expected {POLICY_SCHEMA}, found {found:?}")));
@@ -107,8 +124,9 @@ fn check(definition: Definition, digest: Sha256Digest) -> Result<Policy, Broken>
     let patterns = |list: Vec<String>, name: &str| {
         ToolPatterns::new(list).map_err(|(pattern, why)| (pattern, format!("tools.{name}: {why}")))
     };
-    let allow = patterns(definition.tools.allow, "allow")?;
-    let deny = patterns(definition.tools.deny, "deny")?;
+    let tools = std::mem::take(&mut definition.tools);
+    let allow = patterns(tools.allow, "allow")?;
+    let deny = patterns(tools.deny, "deny")?;
     let constrained = definition.arguments.keys().chain(definition.paths.keys());
     for tool in constrained {
         let reachable = definition.default == Default::Allow || allow.matching(tool).is_some();
@@ -120,7 +138,7 @@ fn check(definition: Definition, digest: Sha256Digest) -> Result<Policy, Broken>
         }
     }
     let mut arguments = BTreeMap::new();
-    for (tool, schema) in definition.arguments {
+    for (tool, schema) in std::mem::take(&mut definition.arguments) {
         let validator = jsonschema::validator_for(&schema)
             .map_err(|error| (tool.clone(), format!("arguments.{tool}: not a JSON Schema: {error}")))?;
         arguments.insert(tool, validator);
@@ -141,7 +159,13 @@ fn check(definition: Definition, digest: Sha256Digest) -> Result<Policy, Broken>
             }
         }
     }
-    Ok(Policy { default: definition.default, allow, deny, arguments, paths: definition.paths, digest })
+    if let Some(tool) = definition.decoding.keys().find(|tool| !definition.paths.contains_key(*tool)) {
+        let message =
+            format!("decoding.{tool}: expected a tool with paths, found none of that name in `paths`");
+        return Err((tool.clone(), message));
+    }
+    let Definition { default, paths, decoding, .. } = definition;
+    Ok(Policy { default, allow, deny, arguments, paths, decoding, digest })
 }
 
 /// First line that has `key` as a key, else the first that mentions it, for the reader's eye; 1 when none does.

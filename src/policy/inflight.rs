@@ -37,7 +37,7 @@ pub(super) enum Unfollowable {
 pub(super) struct Begun {
     /// Its number, from 1.
     pub(super) number: u64,
-    /// Something else was in flight when it began.
+    /// Something other than calls was in flight when it began.
     pub(super) overlap: bool,
 }
 
@@ -55,7 +55,7 @@ impl InFlight {
         if !self.has_room() {
             return Err(Unfollowable::TooMany);
         }
-        let overlap = self.untracked || !self.open.is_empty() || task;
+        let overlap = self.untracked || task || self.open.values().any(|entry| entry.call.is_none());
         self.untracked |= task;
         self.calls += 1;
         self.open.insert(id.clone(), Entry { call: Some(self.calls), cancelled: false });
@@ -130,6 +130,15 @@ mod tests {
     }
 
     #[test]
+    fn calls_beside_each_other_are_no_overlap_with_anything_else() {
+        let mut flights = InFlight::default();
+        assert!(!begin(&mut flights, 1).overlap);
+        assert!(!begin(&mut flights, 2).overlap);
+        assert!(flights.request(id(3)));
+        assert!(begin(&mut flights, 4).overlap);
+    }
+
+    #[test]
     fn a_call_beside_another_request_overlaps_either_way_round() {
         let mut flights = InFlight::default();
         assert!(!flights.request(id(1)));
@@ -141,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_call_may_still_be_running_until_it_is_answered() {
+    fn a_cancelled_request_may_still_be_running_until_it_is_answered() {
         let mut flights = InFlight::default();
-        begin(&mut flights, 1);
+        flights.request(id(1));
         flights.cancelled(&id(1));
         assert!(begin(&mut flights, 2).overlap);
         flights.answered(&id(2), false);

@@ -1,5 +1,6 @@
 //! The decision log: one CloudEvents 1.0 line per decision.
 
+use super::call_id::ConnectionName;
 use super::decision::{Basis, Decision, Outcome, Reason};
 use crate::error::{Code, Error, Result};
 use crate::files::{Sha256Digest, compact};
@@ -19,6 +20,8 @@ pub struct Origin {
     pub label: String,
     /// Digest of the policy file.
     pub policy_digest: Sha256Digest,
+    /// Names the connection in the ids of calls whose caller gave none; none where nobody counts connections.
+    pub connection: Option<ConnectionName>,
 }
 
 /// The call that a line is about.
@@ -28,6 +31,8 @@ pub struct Subject<'a> {
     pub tool: &'a str,
     /// What joins the line to other layers.
     pub tool_call_id: &'a str,
+    /// Name of the rule that gave that id.
+    pub rule: &'a str,
     /// The JSON-RPC id; null when it can't be known.
     pub request_id: &'a Value,
     /// Digest of the request's bytes without the line's end: which request was decided on.
@@ -55,6 +60,7 @@ struct Data<'a> {
     obligations: &'static [&'static str],
     label: &'a str,
     request_digest: Sha256Digest,
+    tool_call_id_rule: &'a str,
     decision: Outcome,
     reason_code: Reason,
     reason: &'a str,
@@ -92,6 +98,7 @@ pub fn line(
             },
             label: &origin.label,
             request_digest: subject.request_digest,
+            tool_call_id_rule: subject.rule,
             decision: decision.outcome,
             reason_code: decision.reason,
             reason: &decision.text,
@@ -120,8 +127,12 @@ mod tests {
     #[test]
     fn a_line_has_the_contracts_keys_in_the_contracts_order() {
         let digest = crate::files::sha256(b"x");
-        let origin =
-            Origin { source: "assay://runner-spike/r".into(), label: "fs".into(), policy_digest: digest };
+        let origin = Origin {
+            source: "assay://runner-spike/r".into(),
+            label: "fs".into(),
+            policy_digest: digest,
+            connection: None,
+        };
         let decision = Decision {
             outcome: Outcome::Allow,
             reason: Reason::Unconstrained,
@@ -133,6 +144,7 @@ mod tests {
         let subject = Subject {
             tool: "read_file",
             tool_call_id: "tc\n1",
+            rule: "meta",
             request_id: &request_id,
             request_digest: digest,
         };

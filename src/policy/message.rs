@@ -1,10 +1,12 @@
 //! One line from the caller: is it a tool call, and which?
 
+use super::call_id::{self, GivenId};
+use super::scan::Scanner;
 use super::strict::{LARGEST_INTEGER, check_case, parse, shortened};
 use serde_json::{Map, Value};
 
 /// Longest tool name, call id and text request id, in bytes.
-const LONGEST_NAME: usize = 256;
+pub(super) const LONGEST_NAME: usize = 256;
 
 /// Longest text of a request id, in bytes.
 const LONGEST_ID: usize = 1024;
@@ -46,19 +48,30 @@ pub struct Call {
     pub request_id: Value,
     /// The tool.
     pub tool: String,
-    /// What joins the call to the decision and to the SDK's own events.
-    pub tool_call_id: String,
+    /// What joins the call to the SDK's own events, where the caller gave it.
+    pub given_id: Option<GivenId>,
     /// The arguments; empty when the caller gave none.
     pub arguments: Map<String, Value>,
     /// The caller asked for a task: the work goes on after the response.
     pub task: bool,
 }
 
+impl Call {
+    /// The request id as text.
+    #[must_use]
+    pub fn request_text(&self) -> String {
+        match &self.request_id {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 /// What a line from the caller is.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Message {
     /// `tools/call`: to be decided.
-    Call(Call, Id),
+    Call(Box<Call>, Id),
     /// Another request, that may have effects while it is in flight.
     Request(Id),
     /// The caller gave up on a request.
@@ -86,7 +99,7 @@ pub(super) struct Malformed {
 /// Why the line must not reach a server: it can be read in more than one way, or in none.
 pub fn classify(line: &[u8]) -> Result<Option<Call>, String> {
     match read(line) {
-        Ok(Message::Call(call, _)) => Ok(Some(call)),
+        Ok(Message::Call(call, _)) => Ok(Some(*call)),
         Ok(_) => Ok(None),
         Err(malformed) => Err(malformed.message),
     }
@@ -98,8 +111,14 @@ pub(super) fn read(line: &[u8]) -> Result<Message, Box<Malformed>> {
     if body.iter().all(|byte| matches!(byte, b' ' | b'\t')) {
         return Ok(Message::Other);
     }
-    let unreadable =
-        |code, message: String| Box::new(Malformed { id: Value::Null, code, message, call: None });
+    // Under the id that can still be read, so that whoever waits for an answer gets one.
+    let unreadable = |code, message: String| {
+        let mut scanner = Scanner::default();
+        scanner.feed(body);
+        let found = scanner.finish().id.and_then(|id| serde_json::from_str(&id).ok());
+        let id = found.filter(|id| Id::new(id).is_some()).unwrap_or_default();
+        Box::new(Malformed { id, code, message, call: None })
+    };
     let text = std::str::from_utf8(body).map_err(|error| {
         unreadable(PARSE_ERROR, format!("the line is not UTF-8 after byte {}", error.valid_up_to()))
     })?;
@@ -175,9 +194,13 @@ fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Resu
         return Err((INVALID_PARAMS, message, None));
     }
     let bad = |code, message: String| Err((code, message, Some(tool.clone())));
-    let given_id = tool_call_id(&params).cloned();
+    let given_id = match call_id::given(&params) {
+        Ok(given) => given,
+        Err(message) => return bad(INVALID_PARAMS, message),
+    };
     let arguments = match params.remove("arguments") {
-        None => Map::new(),
+        // Null is what some clients send for none.
+        None | Some(Value::Null) => Map::new(),
         Some(Value::Object(arguments)) => arguments,
         Some(_) => return bad(INVALID_PARAMS, "`params.arguments` is not an object".to_owned()),
     };
@@ -187,34 +210,18 @@ fn call(params: Option<Value>, id: Option<&Value>, known_id: Option<Id>) -> Resu
         );
         return bad(INVALID_REQUEST, message);
     };
-    let tool_call_id = match given_id {
-        Some(Value::String(text)) if plain(&text) => text,
-        Some(_) => {
-            let message = format!(
-                "`_meta.tool_call_id` must be text of 1 to {LONGEST_NAME} bytes without control characters or blanks around it"
-            );
-            return bad(INVALID_PARAMS, message);
-        }
-        None => match request_id {
-            Value::String(text) if plain(&format!("req_{text}")) => format!("req_{text}"),
-            Value::String(_) => {
-                return bad(INVALID_REQUEST, "the id makes no call id: give `_meta.tool_call_id`".to_owned());
-            }
-            other => format!("req_{other}"),
-        },
-    };
+    if let (None, Value::String(text)) = (&given_id, request_id)
+        && !plain(text)
+    {
+        return bad(INVALID_REQUEST, "the id makes no call id: give `_meta.tool_call_id`".to_owned());
+    }
     let task = params.get("task").is_some_and(|task| !task.is_null());
-    Ok(Message::Call(Call { request_id: request_id.clone(), tool, tool_call_id, arguments, task }, known_id))
-}
-
-/// What callers of the current protocol give, or else where older ones put it.
-fn tool_call_id(params: &Map<String, Value>) -> Option<&Value> {
-    let current = params.get("_meta").and_then(|meta| meta.get("tool_call_id"));
-    current.or_else(|| params.get("arguments")?.get("_meta")?.get("tool_call_id"))
+    let call = Call { request_id: request_id.clone(), tool, given_id, arguments, task };
+    Ok(Message::Call(Box::new(call), known_id))
 }
 
 /// Text that stands in a log, a file name's part or a cell of a table without harm.
-fn plain(text: &str) -> bool {
+pub(super) fn plain(text: &str) -> bool {
     !text.is_empty() && text.len() <= LONGEST_NAME && text.trim() == text && !text.contains(char::is_control)
 }
 

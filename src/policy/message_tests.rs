@@ -5,7 +5,7 @@ use serde_json::json;
 
 fn call(line: &str) -> super::Call {
     match read(line.as_bytes()) {
-        Ok(Message::Call(call, _)) => call,
+        Ok(Message::Call(call, _)) => *call,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -19,13 +19,25 @@ fn the_call_id_comes_from_meta_then_from_the_arguments_then_from_the_request() {
     let line = |params: &str| {
         format!(r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"t",{params}}}}}"#)
     };
+    let digest = crate::files::sha256(b"");
+    let origin =
+        super::Origin { source: "s".into(), label: "l".into(), policy_digest: digest, connection: None };
+    let id = |line: &str| {
+        let call = call(line);
+        let (id, rule) = origin.call_id(&call);
+        (id, rule.to_owned())
+    };
     let both = r#""_meta":{"tool_call_id":"new"},"arguments":{"_meta":{"tool_call_id":"old"}}"#;
-    assert_eq!(call(&line(both)).tool_call_id, "new");
-    assert_eq!(call(&line(r#""arguments":{"_meta":{"tool_call_id":"old"}}"#)).tool_call_id, "old");
-    assert_eq!(call(&line(r#""arguments":{}"#)).tool_call_id, "req_7");
-    assert_eq!(call(&line(r#""_meta":{"progressToken":1}"#)).tool_call_id, "req_7");
+    assert_eq!(id(&line(both)), ("new".into(), "meta".into()));
+    let old = r#""arguments":{"_meta":{"tool_call_id":"old"}}"#;
+    assert_eq!(id(&line(old)), ("old".into(), "arguments_meta".into()));
+    let claude = r#""_meta":{"claudecode/toolUseId":"toolu_1"}"#;
+    assert_eq!(id(&line(claude)), ("toolu_1".into(), "claude_agent_sdk".into()));
+    for none in [r#""arguments":{}"#, r#""_meta":{"progressToken":1}"#] {
+        assert_eq!(id(&line(none)), ("req_7".into(), "request".into()));
+    }
     let text = r#"{"id":"a","method":"tools/call","params":{"name":"t"}}"#;
-    assert_eq!(call(text).tool_call_id, "req_a");
+    assert_eq!(id(text), ("req_a".into(), "request".into()));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use crate::error::{Error, Result};
 use crate::evidence::RedactionKey;
 use crate::files::RootPath;
 use crate::gate::dependencies::{self, Inspector, Interpreter};
-use crate::gate::{Definition, Entry, Presence, Selection};
+use crate::gate::{Definition, Entry, Presence, Selection, ServerPolicySource};
+use crate::host::calls::{Policies, ServerPolicy};
 use crate::host::doctor::{Options, Report, preflight};
 use crate::host::environment::{Environment, FIXED, GATE_PATH};
 use crate::host::launch::Network;
@@ -14,9 +15,11 @@ use crate::host::session::{Host, Place};
 use crate::host::user::MeasuredUser;
 use crate::host::{BINARY, FIXTURE, WORK};
 use crate::measure::{LogPlace, Measurement, Prepared, prepare};
+use crate::policy::Policy;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The host, taken for one invocation and found fit.
@@ -129,6 +132,7 @@ impl Fit {
             ring_bytes: self.ring_bytes,
             sdk_log: log(definition.layers.sdk),
             decision_log: log(definition.layers.policy),
+            policies: policies(gate, interpreters)?,
             archive: out.join(&definition.archive),
             details: Some(out.clone()),
             extract: Some(out.join("extract")),
@@ -182,6 +186,20 @@ impl Measure for KernelMeasure<'_> {
 
 fn reason(error: &Error) -> String {
     format!("{}: {error}", error.code().name())
+}
+
+/// The policies that a gate's definition names. What the agent says of policies counts for nothing.
+fn policies(gate: &Entry, interpreters: &BTreeMap<String, Interpreter>) -> Result<Policies> {
+    let Some(source) = &gate.definition.policy else { return Ok(Policies::default()) };
+    let read = |file: &str| Policy::read(&gate.fixture().join(file)).map(Arc::new);
+    let own = |own: &ServerPolicySource| -> Result<ServerPolicy> {
+        let expand = |argv: &Vec<String>| dependencies::expand(argv, interpreters, Path::new(FIXTURE));
+        let command = own.command.as_ref().map(expand).transpose()?;
+        let command = command.map(|argv| argv.into_iter().map(String::into_bytes).collect());
+        Ok(ServerPolicy { policy: read(&own.file)?, command })
+    };
+    let servers = source.servers.iter().map(|(name, source)| Ok((name.clone(), own(source)?)));
+    Ok(Policies { default: Some(read(&source.file)?), servers: servers.collect::<Result<_>>()? })
 }
 
 /// A gate gets only what its definition lists, beside what every gate gets.

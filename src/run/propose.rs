@@ -32,7 +32,8 @@ pub fn draft(name: &str, command: Vec<String>, agent_shim: AgentShim, policy: bo
         env: BTreeMap::new(),
         seed: BTreeMap::new(),
         dependencies: crate::gate::Dependencies::default(),
-        policy: policy.then(|| crate::gate::PolicySource { file: "policy.yaml".to_owned() }),
+        policy: policy
+            .then(|| crate::gate::PolicySource { file: "policy.yaml".to_owned(), servers: BTreeMap::new() }),
         timeout_seconds: 120,
         allow: Vec::new(),
         limits: crate::gate::Limits::default(),

@@ -39,7 +39,7 @@ pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
     for effect in effects::read_from(BufReader::new(recorded.expect_file()?), &recorded.path(), None) {
         totals.take(effect?);
     }
-    let evidence = RunEvidence::of(&archive, json(&out.join("capture_proof.json"))?, calls.calls, totals);
+    let evidence = RunEvidence::of(&archive, json(&out.join("capture_proof.json"))?, &calls, totals);
     Ok((evidence, found))
 }
 
@@ -49,7 +49,8 @@ pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
 /// As [`run_evidence`].
 pub(super) fn reviewed(out: &RootPath) -> Result<RunFiles> {
     let (archive, _) = archive(out)?;
-    Ok(RunFiles::new(archive, json(&out.join("tool_effects.json"))?))
+    let proof = json(&out.join("capture_proof.json"))?;
+    Ok(RunFiles::new(archive, json(&out.join("tool_effects.json"))?, proof))
 }
 
 /// What a baseline is made of, from the folder of one run.

@@ -114,6 +114,7 @@ fn proof(run_id: &str, reasons: Vec<String>, effects: &[Effect]) -> CaptureProof
             .chain(facts.map(|name| (name.to_owned(), "0".to_owned())))
             .collect(),
         policy_origin: None,
+        origins: Default::default(),
     }
 }
 

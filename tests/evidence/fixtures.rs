@@ -113,12 +113,21 @@ pub fn summary() -> Summary {
             blind_spots: vec!["what a mapped file is written through".to_owned()],
             environment: BTreeMap::new(),
             policy_origin: None,
+            origins: BTreeMap::new(),
         },
     }
 }
 
 pub fn window(id: &str, tool: &str, ambiguous: bool) -> CallWindow {
-    CallWindow { tool_call_id: id.to_owned(), tool: tool.to_owned(), number: 1, ambiguous }
+    CallWindow {
+        tool_call_id: id.to_owned(),
+        tool: tool.to_owned(),
+        number: 1,
+        ambiguous,
+        group: None,
+        server: "files/1".to_owned(),
+        id_rule: "meta".to_owned(),
+    }
 }
 
 pub fn decision(seq: u64, id: &str, tool: &str, decision: &str) -> PolicyEvent {

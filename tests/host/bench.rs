@@ -46,6 +46,7 @@ impl Bench {
             user: MeasuredUser::alone(None).unwrap(),
             network: Network::None,
             place,
+            control: None,
             hide: vec![self.home.path().to_owned()],
             timeout: Some(Duration::from_secs(60)),
             allow: Vec::new(),

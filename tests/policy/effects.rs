@@ -60,6 +60,7 @@ fn record(work: &Path, out: &Path, log: &Path) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_assay-gates"))
         .args(["record", "--user", "nobody", "--run-id", "run_calls", "--policy-decision-log"])
         .arg(log)
+        .args(["--policy", "policy.yaml"])
         .arg("--output")
         .arg(out.join("run.tar.gz"))
         .arg("--effects")

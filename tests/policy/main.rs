@@ -10,4 +10,6 @@ mod laws;
 mod proxy;
 mod sdk;
 #[cfg(feature = "capture")]
+mod starter;
+#[cfg(feature = "capture")]
 mod windows;

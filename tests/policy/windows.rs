@@ -1,16 +1,20 @@
-//! Call windows on a real kernel: who may speak to the driver, and which call each effect is stamped with.
+//! The decider on a real kernel: whoever speaks to it, the same decisions are made, and each effect is stamped with its
+//! call.
 
-use crate::proxy::{Proxy, command};
+use crate::proxy::{POLICY, Proxy, command};
+use crate::starter::CgroupStarter;
 use crate::support::need_root;
 use assay_gates::capture::{ArmOptions, Outcome, Recorder};
-use assay_gates::host::calls::{CallConfig, CallReport, CallServer, ControlSocket};
+use assay_gates::host::calls::{CallConfig, CallReport, CallServer, ControlSocket, Policies};
 use assay_gates::host::cgroup::SessionCgroup;
+use assay_gates::policy::Policy;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Makes a file named after each request: by itself, or for `read_child` by a process that has left its session, its
 /// group and its parent behind, for `read_many` by 200 processes at once. `read_late` is never answered.
@@ -76,20 +80,22 @@ impl Ended {
 
 impl Bench {
     fn new() -> Self {
+        Self::with(Policies::one(Policy::parse(POLICY, "policy.yaml").unwrap()))
+    }
+
+    fn with(policies: Policies) -> Self {
         let (folder, spool) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let cgroup = Arc::new(SessionCgroup::create(&assay_gates::gate::Limits::default()).unwrap());
         let control = ControlSocket::open(CallConfig {
-            run_id: "run_windows".into(),
             socket: folder.path().join("control.sock"),
             log: folder.path().join("driver.ndjson"),
-            cgroup: Arc::clone(&cgroup),
-            binary: env!("CARGO_BIN_EXE_assay-gates").into(),
+            policies,
         })
         .unwrap();
         let options = ArmOptions::new("run_windows", cgroup.path(), spool.path());
         let mut recorder = Recorder::arm(&options).unwrap();
         recorder.begin().unwrap();
-        let server = control.serve(recorder.calls()).unwrap();
+        let server = control.serve(recorder.calls(), Box::new(CgroupStarter(Arc::clone(&cgroup)))).unwrap();
         Self { cgroup, recorder, server, folder, _spool: spool }
     }
 
@@ -192,7 +198,7 @@ fn an_effect_is_stamped_with_its_call_from_before_the_server_sees_it_until_it_ha
 }
 
 #[test]
-fn overlapping_calls_are_ambiguous_and_later_ones_are_not() {
+fn overlapping_calls_are_a_group_and_what_overlaps_with_anything_else_is_ambiguous() {
     if !need_root() {
         return;
     }
@@ -205,15 +211,25 @@ fn overlapping_calls_are_ambiguous_and_later_ones_are_not() {
     proxy.ask(&call(3, "echo"));
     proxy.end();
     let ended = bench.finish();
-    assert!(ended.report.windows.iter().all(|window| window.ambiguous), "{:?}", ended.report);
+    let groups: Vec<_> = ended.report.windows.iter().map(|w| (w.ambiguous, w.group)).collect();
+    assert_eq!(groups, [(false, Some(1)); 3], "{:?}", ended.report);
     for name in ["1", "2", "3"] {
         let (call, marks) = &ended.made[name];
-        assert_eq!(
-            (call.as_deref(), &marks[..]),
-            (Some("tc_1"), &["calls_overlapped".to_owned()][..]),
-            "{name}"
-        );
+        let expected = (Some("tc_1"), &["calls_concurrent".to_owned()][..]);
+        assert_eq!((call.as_deref(), &marks[..]), expected, "{name}");
     }
+
+    // Something else than a call beside one of a group: nothing can be told of any.
+    let bench = Bench::new();
+    let mut proxy = bench.proxy("");
+    proxy.send(format!("{}\n{}\n", call(1, "read_late"), call(2, "echo")));
+    proxy.json();
+    proxy.ask(&list("beside"));
+    proxy.ask(&call(3, "echo"));
+    proxy.end();
+    let ended = bench.finish();
+    assert!(ended.report.windows.iter().all(|window| window.ambiguous), "{:?}", ended.report);
+    assert_eq!(ended.made["2"].1, ["calls_overlapped"]);
 
     let bench = Bench::new();
     let mut proxy = bench.proxy("");
@@ -250,14 +266,13 @@ fn two_servers_side_by_side_have_windows_of_their_own() {
     }
 }
 
-/// Says what its own proxy answered to a call of its own, and acts in that call.
+/// Passes its calls on to a server of its own behind a wrapper of its own.
 const NESTING: &str = r#"
 import json, subprocess, sys
 inner = subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 for line in sys.stdin:
     message = json.loads(line)
-    meta = {"tool_call_id": "tc_forged"}
-    request = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {"name": "echo", "_meta": meta}}
+    request = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": {"name": "echo", "_meta": {"tool_call_id": "tc_inner"}}}
     print(json.dumps(request), file=inner.stdin, flush=True)
     answer = json.loads(inner.stdout.readline())
     print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": answer}), flush=True)
@@ -266,7 +281,7 @@ sys.exit(inner.wait())
 "#;
 
 #[test]
-fn a_proxy_that_a_server_starts_is_refused_and_what_comes_of_it_stays_the_servers() {
+fn a_server_behind_a_server_has_decisions_and_windows_of_its_own() {
     if !need_root() {
         return;
     }
@@ -281,146 +296,231 @@ fn a_proxy_that_a_server_starts_is_refused_and_what_comes_of_it_stays_the_server
     assert_eq!(proxy.ask(&call(1, "echo"))["result"]["result"], "done");
     proxy.end();
     let ended = bench.finish();
-    assert_eq!(ended.windows(), [("tc_1", "echo", false)]);
-    assert_eq!(ended.report.decisions, 1);
-    assert!(ended.report.refused[0].contains("belongs to a tool server"), "{:?}", ended.report);
-    assert_eq!(ended.call("9"), Some("tc_1"));
+    assert_eq!(ended.windows(), [("tc_1", "echo", false), ("tc_inner", "echo", false)]);
+    assert_eq!((ended.report.decisions, ended.report.servers), (2, 2));
+    assert_eq!(ended.call("9"), Some("tc_inner"));
+}
+
+/// Speaks to the decider in the wrapper's place: `opening(...)` hands over two pipes and gives their other ends.
+const SPEAKER: &str = r#"
+import array, json, os, socket, sys
+def opening(argv, policy=None, label="x", fds=None, length=None, text=None, cwd="/"):
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    control.connect(os.environ["ASSAY_GATES_CONTROL"])
+    ours_in, theirs_out = os.pipe()
+    theirs_in, ours_out = os.pipe()
+    if text is None:
+        environment = [list(b"PATH=/usr/bin:/bin")]
+        text = json.dumps({"argv": [list(a.encode()) for a in argv], "environment": environment, "cwd": cwd,
+                           "label": label, "source": "assay://speaker", "policy": policy}).encode()
+    fds = [theirs_in, theirs_out, 2] if fds is None else fds
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    control.sendmsg([(len(text) if length is None else length).to_bytes(8, "little")], rights if fds else [])
+    try: control.sendall(text)
+    except OSError: pass # refused before it was read
+    os.close(theirs_in); os.close(theirs_out)
+    return control, os.fdopen(ours_in, "r"), os.fdopen(ours_out, "w")
+def call(number, tool, output, source):
+    params = {"name": tool, "_meta": {"tool_call_id": f"tc_{number}"}}
+    print(json.dumps({"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": params}), file=output, flush=True)
+    return json.loads(source.readline())
+def answer(control):
+    control.settimeout(20)
+    said = b""
+    while not said.endswith(b"\n"):
+        more = control.recv(65536)
+        if not more: break
+        said += more
+    return json.loads(said) if said else None
+"#;
+
+impl Bench {
+    /// Runs a program that speaks to the decider itself; what it printed.
+    fn speak(&self, program: &str) -> String {
+        let mut speaker = Command::new("python3");
+        speaker.args(["-c", &format!("{SPEAKER}{program}"), self.folder.path().to_str().unwrap(), SERVER]);
+        let said = self.inside(&speaker).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap()
+    }
 }
 
 #[test]
-fn whoever_is_not_our_proxy_is_refused_and_its_decisions_count_as_self_reported() {
+fn whoever_speaks_in_the_wrappers_place_gets_the_same_decisions() {
     if !need_root() {
         return;
     }
     let bench = Bench::new();
-    // Another program that knows the protocol.
-    let speaker = r#"
-import json, os, socket
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-s.connect(os.environ["ASSAY_GATES_CONTROL"])
-print(s.recv(65536).decode())
-"#;
-    let mut other = Command::new("python3");
-    other.args(["-c", speaker]);
-    let said = bench.inside(&other).output().unwrap();
-    assert!(String::from_utf8_lossy(&said.stdout).contains("runs another program"), "{said:?}");
-
-    // Another program that connects, speaks ahead, and becomes our binary.
-    let ahead = r#"
-import os, socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-s.connect(os.environ["ASSAY_GATES_CONTROL"])
-try:
-    for _ in range(3): s.send(b'{"hello":{"challenge":"00"}}')
-except OSError: pass
-os.set_inheritable(s.fileno(), True)
-os.execv(sys.argv[1], sys.argv[1:])
-"#;
-    let folder = tempfile::tempdir().unwrap();
-    let inner = command(folder.path(), &["cat"]);
-    let mut becoming = Command::new("python3");
-    becoming.args(["-c", ahead]).arg(inner.get_program()).args(inner.get_args());
-    let mut both = Proxy::spawn(bench.inside(&becoming), folder);
-    both.ask(&call(1, "echo"));
-    both.end();
-
-    // Our binary with a library of somebody else's choice, under a tracer, outside the session.
-    let folder = tempfile::tempdir().unwrap();
-    let mut preloaded = Command::new("env");
-    let inner = command(folder.path(), &["cat"]);
-    preloaded.arg("LD_BIND_NOW=1").arg(inner.get_program()).args(inner.get_args());
-    let mut proxy = Proxy::spawn(bench.inside(&preloaded), folder);
-    assert_eq!(proxy.ask(&call(1, "echo"))["id"], 1, "it still works, for itself");
-    assert_eq!(proxy.decisions().len(), 1);
-    let (_, _, _folder) = proxy.end();
-
-    let folder = tempfile::tempdir().unwrap();
-    let mut outside = command(folder.path(), &["cat"]);
-    outside.env("ASSAY_GATES_CONTROL", bench.folder.path().join("control.sock"));
-    let mut proxy = Proxy::spawn(outside, folder);
-    proxy.ask(&call(1, "echo"));
-    assert_eq!(proxy.decisions().len(), 1);
-    proxy.end();
-
-    let log = bench.folder.path().join("driver.ndjson");
-    let report = bench.finish().report;
-    let refused = report.refused.join("\n");
-    for reason in ["runs another program", "LD_BIND_NOW", "not in the session's own cgroup"] {
-        assert!(refused.contains(reason), "{reason}: {refused}");
-    }
-    // The one that became our binary is a genuine proxy with a connection of its own; the other connection is not.
-    assert_eq!((report.decisions, report.windows.len()), (1, 1), "{report:?}");
-    assert!(!log.exists() || report.log == Path::new(&log));
-}
-
-/// A library that wipes the variable that brought it in, and stays.
-const LIBRARY: &str = r#"
-#include <string.h>
-extern char **environ;
-__attribute__((constructor)) static void wipe(void) {
-    for (char **entry = environ; *entry; entry++)
-        if (!strncmp(*entry, "LD_", 3)) memset(*entry, 'x', strlen(*entry));
-}
-"#;
-
-/// Lets itself be traced by its parent, as a debugger would start it.
-const TRACER: &str = r#"
-import ctypes, os, sys
-trace = ctypes.CDLL(None, use_errno=True).ptrace
-child = os.fork()
-if child == 0:
-    trace(0, 0, 0, 0)
-    os.execv(sys.argv[1], sys.argv[1:])
-while True:
-    _, status = os.waitpid(child, 0)
-    if not os.WIFSTOPPED(status): break
-    signal = os.WSTOPSIG(status)
-    trace(7, child, None, ctypes.c_void_p(0 if signal == 5 else signal))
-"#;
-
-#[test]
-fn our_own_binary_in_the_hands_of_somebody_else_is_refused() {
-    if !need_root() {
-        return;
-    }
-    let bench = Bench::new();
-    let source = bench.folder.path().join("wipe.c");
-    let library = bench.folder.path().join("wipe.so");
-    std::fs::write(&source, LIBRARY).unwrap();
-    let compiler =
-        ["clang", "cc"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok());
-    let compiler = compiler.expect("not installed: scripts/setup.sh");
-    let built = Command::new(compiler).args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
-    assert!(built.unwrap().success());
-    let preload = format!("LD_PRELOAD={}", library.display());
-    let hands: [(&[&str], &str); 3] = [
-        (&["env", &preload], "has code from"),
-        (&["python3", "-c", TRACER], "is traced"),
-        (&["unshare", "--user"], "namespace of its own"),
-    ];
-    for (hand, _) in hands {
-        let folder = tempfile::tempdir().unwrap();
-        let inner = command(folder.path(), &["cat"]);
-        let mut held = Command::new(hand[0]);
-        held.args(&hand[1..]).arg(inner.get_program()).args(inner.get_args());
-        let mut proxy = Proxy::spawn(bench.inside(&held), folder);
-        assert_eq!(proxy.ask(&call(1, "echo"))["id"], 1, "{hand:?}");
-        proxy.end();
-    }
-    let report = bench.finish().report;
-    assert_eq!(
-        (report.verified, report.decisions, report.origin().as_str()),
-        (0, 0, "self_reported"),
-        "{report:?}"
+    let said = bench.speak(
+        r#"
+control, source, output = opening(["python3", "-c", sys.argv[2], sys.argv[1], ""])
+print(call(1, "echo", output, source).get("result"))
+print(call(2, "write", output, source)["error"]["data"]["reason_code"])
+output.close()
+print(answer(control))
+"#,
     );
-    assert_eq!(report.refused.len(), hands.len(), "{report:?}");
-    for ((_, reason), refused) in hands.iter().zip(&report.refused) {
-        assert!(refused.contains(reason), "{reason}: {refused}");
-    }
+    assert_eq!(said, "done\nE_TOOL_NOT_ALLOWED\n{'exited': 0}\n");
+    let ended = bench.finish();
+    assert_eq!(ended.windows(), [("tc_1", "echo", false)]);
+    assert_eq!(ended.report.decisions, 2);
+    assert_eq!(ended.report.origin(), "corroborated");
+    assert!(!ended.made.contains_key("2"), "what was denied never reached the server");
 }
 
 #[test]
-fn when_the_driver_is_gone_no_call_passes() {
+fn an_opening_that_is_none_is_refused_by_name_and_the_next_is_served() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let said = bench.speak(
+        r#"
+def refused(**broken):
+    control, *_ = opening(["true"], **broken)
+    print(answer(control)["refused"]["message"])
+refused(fds=[])
+refused(fds=[0, 1])
+refused(fds=[0, 1, 2, 2])
+refused(length=1 << 40)
+refused(text=b"{}")
+refused(text=b"\xff")
+refused(label="a\nb")
+refused(fds=[os.open("/dev/zero", os.O_RDONLY), 1, 2])
+refused(fds=[os.open("/proc/self/mem", os.O_RDWR), 1, 2])
+refused(fds=[0, os.open("/proc/self/comm", os.O_WRONLY), 2])
+refused(fds=[1, 0, 2])
+control, source, output = opening(["true"], text=b"{")
+control.close()
+control = opening(["true"], cwd="/nowhere")[0]
+print(answer(control)["refused"]["cause"])
+control, source, output = opening(["python3", "-c", sys.argv[2], sys.argv[1], ""])
+print(call(1, "echo", output, source).get("result"))
+"#,
+    );
+    let lines: Vec<&str> = said.lines().collect();
+    for (line, reason) in lines.iter().zip([
+        "0 descriptors",
+        "2 descriptors",
+        "three descriptors",
+        "at most",
+        "no opening",
+        "no opening",
+        "a label of",
+        "neither pipe",
+        "unknown kind of file system",
+        "unknown kind of file system",
+        "not open to",
+        "server",
+        "done",
+    ]) {
+        assert!(line.contains(reason), "{reason}: {said}");
+    }
+    assert_eq!(lines.len(), 13, "{said}");
+    let ended = bench.finish();
+    assert!(ended.report.refused.len() >= 12, "{:?}", ended.report);
+    assert_eq!(ended.call("1"), Some("tc_1"));
+}
+
+#[test]
+fn a_policy_of_the_programs_choice_is_refused_and_starts_no_server() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let folder = tempfile::tempdir().unwrap();
+    let mut inner = command(folder.path(), &["touch", bench.folder.path().join("started").to_str().unwrap()]);
+    std::fs::write(folder.path().join("policy.yaml"), "schema: assay.gates.policy.v0\ndefault: allow\n")
+        .unwrap();
+    inner.stdin(Stdio::null());
+    let said = bench.inside(&inner).stderr(Stdio::piped()).output().unwrap();
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(text.contains("AG505") && text.contains("the run's own policy"), "{text}");
+    assert_eq!(said.status.code(), Some(10));
+    assert!(!bench.folder.path().join("started").exists());
+    let report = bench.finish().report;
+    assert_eq!((report.servers, report.refused.len()), (0, 1), "{report:?}");
+}
+
+#[test]
+fn without_a_policy_of_the_run_decisions_are_no_more_than_the_programs_word() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::with(Policies::default());
+    let mut proxy = bench.proxy("");
+    proxy.ask(&call(1, "echo"));
+    proxy.end();
+    let ended = bench.finish();
+    assert_eq!((ended.report.origin().as_str(), ended.report.decisions), ("self_reported", 1));
+    assert_eq!(ended.call("1"), Some("tc_1"));
+}
+
+#[test]
+fn hundreds_of_short_connections_are_served_one_after_another_and_side_by_side() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let said = bench.speak(
+        r#"
+from concurrent.futures import ThreadPoolExecutor
+server = "read line; echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":\"done\"}'; read line"
+def one(number):
+    control, source, output = opening(["sh", "-c", server], label="short")
+    params = {"name": "echo"}
+    print(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}), file=output, flush=True)
+    result = json.loads(source.readline())["result"]
+    output.close()
+    answer(control)
+    return result == "done"
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(one, range(300))))
+"#,
+    );
+    assert_eq!(said, "300\n");
+    let ended = bench.finish();
+    let mut ids: Vec<&str> = ended.report.windows.iter().map(|window| window.tool_call_id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 300, "every request has an id of its own");
+    assert!(ended.report.windows.iter().all(|w| !w.ambiguous && w.id_rule == "request"));
+    assert!(ids.contains(&"short/300/1"), "{:?}", &ids[..3]);
+}
+
+#[test]
+fn a_server_ends_with_its_wrapper_and_gets_the_wrappers_signals() {
+    if !need_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let script = "trap 'echo terminated; exit 7' TERM; echo ready; while :; do sleep 0.05; done";
+    let start = || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut proxy = Proxy::spawn(bench.inside(&command(folder.path(), &["sh", "-c", script])), folder);
+        assert_eq!(proxy.line(), "ready");
+        proxy
+    };
+    let signal = |proxy: &Proxy, signal| {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(proxy.child.id().cast_signed()), signal).unwrap();
+    };
+    let mut proxy = start();
+    signal(&proxy, nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(proxy.line(), "terminated");
+    assert_eq!(proxy.end().0.code(), Some(7));
+
+    let proxy = start();
+    let began = Instant::now();
+    signal(&proxy, nix::sys::signal::Signal::SIGKILL);
+    let (status, _, _folder) = proxy.end();
+    assert_eq!(status.signal(), Some(9));
+    assert!(bench.cgroup.wait_empty(Duration::from_secs(10)).unwrap());
+    assert!(began.elapsed() < Duration::from_secs(6));
+    bench.finish();
+}
+
+#[test]
+fn when_the_run_is_over_the_servers_are_too_and_no_call_passes() {
     if !need_root() {
         return;
     }
@@ -430,13 +530,14 @@ fn when_the_driver_is_gone_no_call_passes() {
     let Bench { cgroup, server, .. } = bench;
     let report = server.finish();
     assert_eq!((report.decisions, report.windows.len()), (1, 1));
-    assert_eq!(proxy.ask(&call(2, "echo"))["error"]["data"]["reason_code"], "E_LOG_UNWRITABLE");
-    proxy.end();
+    assert_eq!(proxy.line(), "");
+    let (status, _, _folder) = proxy.end();
+    assert!(!status.success());
     assert!(cgroup.wait_empty(Duration::from_secs(10)).unwrap());
 }
 
 #[test]
-fn nothing_is_verified_when_nobody_connects() {
+fn nothing_is_corroborated_when_nobody_connects() {
     if !need_root() {
         return;
     }

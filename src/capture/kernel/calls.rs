@@ -7,9 +7,6 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// `SERVER_PROXY`: the proxy itself.
-const PROXY: u32 = 1 << 31;
-
 /// The maps of the object that hold both.
 pub(super) struct Calls(Mutex<Maps>);
 
@@ -18,6 +15,8 @@ struct Maps {
     servers: HashMap<MapData, u32, u32>,
     /// Server to the number of its call.
     calls: Array<MapData, u64>,
+    /// The highest number of a server so far.
+    highest: u32,
 }
 
 impl Calls {
@@ -26,7 +25,7 @@ impl Calls {
         let calls = ebpf.take_map("calls").ok_or_else(|| missing("calls"))?;
         let servers = HashMap::try_from(servers).map_err(|error| refused("cannot write servers", &error))?;
         let calls = Array::try_from(calls).map_err(|error| refused("cannot write calls", &error))?;
-        Ok(Self(Mutex::new(Maps { servers, calls })))
+        Ok(Self(Mutex::new(Maps { servers, calls, highest: 0 })))
     }
 
     /// Forgets the servers and calls of a session before.
@@ -36,7 +35,7 @@ impl Calls {
         for process in left {
             maps.servers.remove(&process).map_err(|error| refused("cannot write servers", &error))?;
         }
-        for server in 0..maps.calls.len() {
+        for server in 0..=std::mem::take(&mut maps.highest) {
             maps.calls.set(server, 0, 0).map_err(|error| refused("cannot write calls", &error))?;
         }
         Ok(())
@@ -54,20 +53,10 @@ impl std::fmt::Debug for Calls {
 }
 
 impl CallMarks for Calls {
-    fn is_server(&self, process: u32) -> Result<bool> {
-        use aya::maps::MapError::KeyNotFound;
-        match self.maps().servers.get(&process, 0) {
-            Ok(_) => Ok(true),
-            Err(KeyNotFound) => Ok(false),
-            Err(error) => Err(refused("cannot read servers", &error)),
-        }
-    }
-
-    fn proxy(&self, process: u32, server: u32) -> Result<()> {
+    fn server(&self, process: u32, server: u32) -> Result<()> {
         let mut maps = self.maps();
-        maps.servers
-            .insert(process, PROXY | server, 0)
-            .map_err(|error| refused("cannot write servers", &error))
+        maps.highest = maps.highest.max(server);
+        maps.servers.insert(process, server, 0).map_err(|error| refused("cannot write servers", &error))
     }
 
     fn call(&self, server: u32, call: u64) -> Result<()> {

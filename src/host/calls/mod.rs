@@ -1,32 +1,42 @@
-//! The driver's half of call windows: keeps the decision log, and says which call each tool server is working on.
+//! The decider: the driver's side of every tool call of a measured session.
 //!
-//! A verified proxy starts a server; the kernel programs count everything that comes of it to that server. Before a
-//! call reaches the server, and after its answer, the driver writes the call's number where the programs look when
+//! Inside a session `mcp-wrap` is a pipe (see [`crate::policy::control`]). It hands its caller's streams over; threads
+//! of the driver read them, decide by the policy that the run was started with, log, and forward to a server that the
+//! driver starts itself inside the session. So there is no process of the measured user to be replaced, traced or
+//! imitated: every byte that reaches the server has passed here, and who connects is asked for nothing.
+//!
+//! A server is marked in the kernel before it executes, and all that comes of it is counted to it. Before a call
+//! reaches the server, and after its answer, the driver writes the call's number where the kernel programs look when
 //! they make a record: each effect is stamped with its call at the moment that it happens, by nobody but the kernel.
-//!
-//! Whoever connects is verified first (see [`peer`]); the decision log is a file that only the driver can open.
 
 mod connection;
-mod peer;
+mod policies;
+mod start;
+mod streams;
+mod windows;
 
-use super::cgroup::SessionCgroup;
+pub use policies::{Policies, ServerPolicy};
+pub use start::{ServerCommand, ServerProcess, ServerStarter};
+
 use crate::capture::{CallMarks, CallWindow};
 use crate::error::{Code, Error, Result};
+use crate::policy::control::{Answer, Cause, Refusal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, accept4, bind, listen, setsockopt, socket, sockopt,
-};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, PipeReader, PipeWriter, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-/// Connections that are served in one run, a server each; further ones are refused. The kernel programs have room for
-/// as many servers.
+/// Connections that are served at a time, a server and three threads each; further ones are refused.
 const MOST_CONNECTIONS: usize = 256;
+
+/// Servers of one run; the kernel programs have room for as many.
+pub const MOST_SERVERS: u32 = 16384;
 
 /// Bytes of decisions that one run may log; evidence reads no more either.
 const MOST_LOGGED: u64 = 16 * 1024 * 1024;
@@ -34,19 +44,15 @@ const MOST_LOGGED: u64 = 16 * 1024 * 1024;
 /// Connections that were refused and are listed one by one.
 const MOST_LISTED: usize = 32;
 
-/// What the server needs.
+/// What the decider needs.
 #[derive(Clone, Debug)]
 pub struct CallConfig {
-    /// The run, for messages.
-    pub run_id: String,
     /// Where the socket shall be, as the driver sees it.
     pub socket: PathBuf,
     /// The decision log: a new file in a folder that only root can enter.
     pub log: PathBuf,
-    /// The session.
-    pub cgroup: Arc<SessionCgroup>,
-    /// Our own binary as the sandbox shows it: a proxy must run exactly this file.
-    pub binary: PathBuf,
+    /// What it decides by.
+    pub policies: Policies,
 }
 
 /// What a run's calls came to.
@@ -54,24 +60,34 @@ pub struct CallConfig {
 pub struct CallReport {
     /// Each call that was let through, in the order of their decisions.
     pub windows: Vec<CallWindow>,
-    /// Proxies that were verified.
-    pub verified: u32,
+    /// Servers that were started.
+    pub servers: u32,
+    /// A server's policy was the measured program's own.
+    pub agents_policy: bool,
     /// The log that was kept here.
     pub log: PathBuf,
     /// How many decisions stand in it.
     pub decisions: u64,
-    /// Why connections were refused.
+    /// Why servers were refused.
     pub refused: Vec<String>,
+    /// What else a person should know.
+    pub notes: Vec<String>,
 }
 
 impl CallReport {
-    /// The decisions in `log` are those that count: a verified proxy was there.
+    /// The decisions in `log` are those that count: servers were started behind the decider.
     #[must_use]
-    pub fn is_corroborated(&self) -> bool {
-        self.verified > 0
+    pub fn is_kept(&self) -> bool {
+        self.servers > 0
     }
 
-    /// `corroborated`, or `self_reported` when decisions can only come from the measured program's own word.
+    /// The driver decided, by the run's own policy.
+    #[must_use]
+    pub fn is_corroborated(&self) -> bool {
+        self.is_kept() && !self.agents_policy
+    }
+
+    /// `corroborated`, or `self_reported` when decisions or the policy are the measured program's own word.
     #[must_use]
     pub fn origin(&self) -> String {
         if self.is_corroborated() { "corroborated" } else { "self_reported" }.to_owned()
@@ -82,12 +98,11 @@ impl CallReport {
 #[derive(Debug)]
 pub struct ControlSocket {
     config: CallConfig,
-    identity: peer::Identity,
     log: File,
-    listener: OwnedFd,
+    listener: UnixListener,
 }
 
-/// Serves the control socket of one run.
+/// Decides on the calls of one run.
 #[derive(Debug)]
 pub struct CallServer {
     shared: Arc<Shared>,
@@ -99,8 +114,8 @@ pub struct CallServer {
 #[derive(Debug)]
 struct Shared {
     config: CallConfig,
-    identity: peer::Identity,
     marks: Arc<dyn CallMarks>,
+    starter: Box<dyn ServerStarter>,
     tally: Mutex<Tally>,
 }
 
@@ -111,9 +126,15 @@ struct Tally {
     log_broken: bool,
     decisions: u64,
     windows: Vec<CallWindow>,
-    verified: u32,
+    /// Numbers that were given to servers.
+    numbers: u32,
+    servers: u32,
+    /// Connections by the name of their server.
+    connections: BTreeMap<String, u32>,
+    agents_policy: bool,
     refused: Vec<String>,
     refused_in_all: u64,
+    notes: Vec<String>,
 }
 
 impl ControlSocket {
@@ -128,18 +149,18 @@ impl ControlSocket {
             .mode(0o600)
             .open(&config.log)
             .map_err(|error| Error::io("cannot create the decision log", &config.log, error))?;
-        let identity = peer::Identity::of(&config.binary)?;
         let listener = listener(&config.socket)
             .map_err(|error| unavailable(&config, "cannot make the control socket", error))?;
-        Ok(Self { config, identity, log, listener })
+        Ok(Self { config, log, listener })
     }
 
-    /// Serves it on threads of its own, and marks calls for the capture of the same session.
+    /// Serves it on threads of its own: `starter` starts servers in the session, `marks` tells the capture of the same
+    /// session of them and of their calls.
     ///
     /// # Errors
     /// `CallsUnavailable`.
-    pub fn serve(self, marks: Arc<dyn CallMarks>) -> Result<CallServer> {
-        let Self { config, identity, log, listener } = self;
+    pub fn serve(self, marks: Arc<dyn CallMarks>, starter: Box<dyn ServerStarter>) -> Result<CallServer> {
+        let Self { config, log, listener } = self;
         let (stopped, stop) =
             io::pipe().map_err(|error| unavailable(&config, "cannot make a pipe", error))?;
         let tally = Tally {
@@ -148,11 +169,15 @@ impl ControlSocket {
             log_broken: false,
             decisions: 0,
             windows: Vec::new(),
-            verified: 0,
+            numbers: 0,
+            servers: 0,
+            connections: BTreeMap::new(),
+            agents_policy: false,
             refused: Vec::new(),
             refused_in_all: 0,
+            notes: Vec::new(),
         };
-        let shared = Arc::new(Shared { config, identity, marks, tally: Mutex::new(tally) });
+        let shared = Arc::new(Shared { config, marks, starter, tally: Mutex::new(tally) });
         let for_thread = Arc::clone(&shared);
         let accepting = std::thread::Builder::new()
             .name("calls".to_owned())
@@ -175,14 +200,23 @@ impl CallServer {
         let mut refused = tally.refused.clone();
         let unlisted = tally.refused_in_all.saturating_sub(refused.len() as u64);
         if unlisted > 0 {
-            refused.push(format!("{unlisted} more connections were refused"));
+            refused.push(format!("{unlisted} more servers were refused"));
+        }
+        let mut windows = tally.windows.clone();
+        // What can't be told of one call of a group can't be told of any.
+        let torn: BTreeSet<u64> =
+            windows.iter().filter(|window| window.ambiguous).filter_map(|window| window.group).collect();
+        for window in &mut windows {
+            window.ambiguous |= window.group.is_some_and(|group| torn.contains(&group));
         }
         CallReport {
-            windows: tally.windows.clone(),
-            verified: tally.verified,
+            windows,
+            servers: tally.servers,
+            agents_policy: tally.agents_policy,
             log: self.shared.config.log.clone(),
             decisions: tally.decisions,
             refused,
+            notes: tally.notes.clone(),
         }
     }
 
@@ -191,7 +225,7 @@ impl CallServer {
         if let Some(accepting) = self.accepting.take()
             && accepting.join().is_err()
         {
-            self.shared.tally().refuse("the thread that accepts connections panicked".to_owned());
+            self.shared.tally().note("the thread that accepts connections panicked".to_owned());
         }
     }
 }
@@ -216,6 +250,30 @@ impl Tally {
         }
     }
 
+    fn note(&mut self, text: String) {
+        if self.notes.len() < MOST_LISTED {
+            self.notes.push(text);
+        }
+    }
+
+    /// A number for a server that is about to be started.
+    fn next_server(&mut self) -> Option<u32> {
+        if self.numbers == MOST_SERVERS {
+            return None;
+        }
+        self.numbers += 1;
+        Some(self.numbers)
+    }
+
+    /// A server was started: the number of its connection among those of its label.
+    fn started(&mut self, label: &str, agents_policy: bool) -> u32 {
+        self.servers += 1;
+        self.agents_policy |= agents_policy;
+        let number = self.connections.entry(label.to_owned()).or_default();
+        *number += 1;
+        *number
+    }
+
     /// Appends one decision. After a line that could not be written whole, nothing more is.
     fn append(&mut self, line: &str) -> Result<(), String> {
         if self.log_broken {
@@ -238,21 +296,22 @@ impl Tally {
     }
 }
 
-fn listener(path: &std::path::Path) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)?;
-    // Inherited by accepted connections before anything can be sent on them.
-    setsockopt(&socket, sockopt::PassCred, &true)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+fn listener(path: &Path) -> io::Result<UnixListener> {
+    // A socket's path has 107 bytes at most, that of a folder has 4095.
+    let folder = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let short =
+        PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&folder))).join(name);
+    let listener = UnixListener::bind(&short)?;
     std::fs::set_permissions(path, Permissions::from_mode(0o666))?;
-    listen(&socket, Backlog::new(64)?)?;
-    Ok(socket)
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 /// Accepts until told to stop, then waits for every connection to end.
-fn accept(shared: &Arc<Shared>, listener: &OwnedFd, stopped: PipeReader) {
+fn accept(shared: &Arc<Shared>, listener: &UnixListener, stopped: PipeReader) {
     let stopped = Arc::new(stopped);
-    let mut serving = Vec::new();
+    let mut serving: Vec<JoinHandle<()>> = Vec::new();
     loop {
         let mut wanted = [
             PollFd::new(stopped.as_fd(), PollFlags::POLLIN),
@@ -261,7 +320,7 @@ fn accept(shared: &Arc<Shared>, listener: &OwnedFd, stopped: PipeReader) {
         match poll(&mut wanted, PollTimeout::NONE) {
             Err(nix::Error::EINTR) => continue,
             Err(error) => {
-                shared.tally().refuse(format!("cannot wait for connections: {error}"));
+                shared.tally().note(format!("cannot wait for connections: {error}"));
                 break;
             }
             Ok(_) => {}
@@ -269,17 +328,19 @@ fn accept(shared: &Arc<Shared>, listener: &OwnedFd, stopped: PipeReader) {
         if wanted[0].any() == Some(true) {
             break;
         }
-        let Ok(connection) = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) else { continue };
-        // SAFETY: accept4 just gave this descriptor to us alone.
-        let connection = unsafe { OwnedFd::from_raw_fd(connection) };
+        let Ok((socket, _)) = listener.accept() else { continue };
+        serving.retain(|thread| !thread.is_finished());
         if serving.len() >= MOST_CONNECTIONS {
-            shared.tally().refuse(format!("more than {MOST_CONNECTIONS} connections"));
+            let message = format!("more than {MOST_CONNECTIONS} servers at a time");
+            shared.tally().refuse(message.clone());
+            let refusal = Refusal { cause: Cause::Wrapper, message };
+            connection::tell(socket, streams::Ends(vec![Arc::clone(&stopped)]), &Answer::Refused(refusal));
             continue;
         }
         let (shared_too, stopped_too) = (Arc::clone(shared), Arc::clone(&stopped));
         let thread = std::thread::Builder::new()
             .name("call".to_owned())
-            .spawn(move || connection::serve(&shared_too, &connection, &stopped_too));
+            .spawn(move || connection::serve(&shared_too, socket, &stopped_too));
         match thread {
             Ok(thread) => serving.push(thread),
             Err(error) => shared.tally().refuse(format!("cannot start a thread: {error}")),
@@ -287,7 +348,7 @@ fn accept(shared: &Arc<Shared>, listener: &OwnedFd, stopped: PipeReader) {
     }
     for thread in serving {
         if thread.join().is_err() {
-            shared.tally().refuse("a connection's thread panicked".to_owned());
+            shared.tally().note("a connection's thread panicked".to_owned());
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Result};
 use crate::evidence::RedactionKey;
 use crate::files::RootPath;
 use crate::gate::Limits;
+use crate::host::calls::Policies;
 use crate::host::environment;
 use crate::host::launch::Network;
 use crate::host::rights::Rights;
@@ -75,6 +76,7 @@ fn of_true(user: &MeasuredUser, folder: &RootPath) -> Measurement {
         ring_bytes: RING_BYTES,
         sdk_log: None,
         decision_log: None,
+        policies: Policies::default(),
         archive: folder.join("doctor.tar.gz"),
         details: None,
         extract: None,
@@ -106,6 +108,7 @@ fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
         user: user.clone(),
         network: Network::None,
         place: Place::Gate { fixture: folder.path().to_owned(), seed: BTreeMap::new() },
+        control: None,
         hide: Vec::new(),
         timeout: Some(Duration::from_secs(10)),
         allow: Vec::new(),

@@ -3,7 +3,7 @@
 use super::effects::{EffectSets, unattributed};
 use super::sets::{SetDiff, SurfaceDiff};
 use crate::error::{Code, Error, Exit, Result};
-use crate::evidence::tool_effects::{Attribution, CountedEffect};
+use crate::evidence::tool_effects::CountedEffect;
 use crate::evidence::{CapabilitySurface, ToolEffects, strict};
 use crate::files::write_json;
 use serde::{Deserialize, Serialize};
@@ -62,10 +62,10 @@ impl Baseline {
             )
             .at("tool_effects.json"));
         }
-        let mut tools: BTreeMap<&str, BTreeMap<CountedEffect, u64>> = BTreeMap::new();
-        for call in effects.calls.iter().filter(|call| call.attribution == Attribution::Exact) {
-            let tool = tools.entry(&call.tool).or_default();
-            for effect in &call.effects {
+        let mut tools: BTreeMap<String, BTreeMap<CountedEffect, u64>> = BTreeMap::new();
+        for (tool, effects) in effects.by_tool() {
+            let tool = tools.entry(tool).or_default();
+            for effect in effects {
                 *tool.entry(CountedEffect { count: 0, ..effect.clone() }).or_default() += effect.count;
             }
         }
@@ -80,7 +80,7 @@ impl Baseline {
             tools: tools
                 .into_iter()
                 .map(|(tool, effects)| ToolBaseline {
-                    tool: tool.to_owned(),
+                    tool,
                     effects: effects
                         .into_iter()
                         .map(|(effect, count)| CountedEffect { count, ..effect })

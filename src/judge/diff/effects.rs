@@ -136,13 +136,15 @@ impl EffectsDiff {
         } else {
             "clean"
         };
-        let tools: BTreeSet<&str> =
-            sides.iter().flat_map(|(_, effects, _)| &effects.calls).map(|call| call.tool.as_str()).collect();
+        let called = sides.iter().flat_map(|(_, effects, _)| &effects.calls).map(|call| call.tool.clone());
+        let did = sides.iter().flat_map(|(_, effects, _)| effects.by_tool()).map(|(tool, _)| tool);
+        let tools: BTreeSet<String> = called.chain(did).collect();
         let of_tool = |(_, effects, prefix): (&ObservationHealth, &ToolEffects, Option<&WorkPrefix>),
                        tool: &str| {
-            let calls: Vec<&CallEffects> = effects.calls.iter().filter(|call| call.tool == tool).collect();
-            let effects: Vec<CountedEffect> = calls.iter().flat_map(|call| call.effects.clone()).collect();
-            (calls.len() as u64, canonical(&effects, prefix))
+            let calls = effects.calls.iter().filter(|call| call.tool == tool).count();
+            let did = effects.by_tool().filter(|(name, _)| name == tool);
+            let did: Vec<CountedEffect> = did.flat_map(|(_, effects)| effects.to_vec()).collect();
+            (calls as u64, canonical(&did, prefix))
         };
         Self {
             schema: Self::SCHEMA.to_owned(),
@@ -155,9 +157,9 @@ impl EffectsDiff {
                 .into_iter()
                 .map(|tool| {
                     let ((base_calls, before), (head_calls, after)) =
-                        (of_tool(base, tool), of_tool(head, tool));
+                        (of_tool(base, &tool), of_tool(head, &tool));
                     let effects = EffectSets::of(&before, &after);
-                    ToolDiff { tool: tool.to_owned(), base_calls, head_calls, effects }
+                    ToolDiff { tool, base_calls, head_calls, effects }
                 })
                 .collect(),
             outside: EffectSets::of(&canonical(&base.1.outside, base.2), &canonical(&head.1.outside, head.2)),
@@ -195,7 +197,7 @@ pub(super) fn unattributed(effects: &ToolEffects) -> Option<&str> {
         .calls
         .iter()
         .find(|call| match call.attribution {
-            Attribution::Exact => false,
+            Attribution::Exact | Attribution::Concurrent => false,
             Attribution::Ambiguous => true,
             Attribution::None => !refused(call),
         })

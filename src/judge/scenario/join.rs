@@ -3,6 +3,7 @@
 use super::{Run, Stop};
 use crate::error::Exit;
 use crate::evidence::SdkEvent;
+use crate::evidence::origins::agents_layers;
 use crate::evidence::tool_effects::{Attribution, CallEffects};
 
 /// How the layers of a run are joined. Anything less than these two is a [`Stop`].
@@ -38,6 +39,12 @@ impl<'a> Join<'a> {
     /// Joins a run, or says which condition stops it. Never by time: order and tool alone give [`Join::ByOrder`].
     pub(super) fn of(run: &Run<'a>) -> Result<Self, Stop> {
         clean_health(run)?;
+        let agents = agents_layers(run.origins);
+        if agents > 1 {
+            return stop(format!(
+                "expected at most one layer that is the agent's own word, found {agents}: such layers vouch for nothing together"
+            ));
+        }
         let (started, completed) = reported_call(run)?;
         let id = started.tool_call_id.as_deref().unwrap_or_default();
         let tool = started.tool.as_deref().unwrap_or_default();

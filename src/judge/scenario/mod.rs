@@ -17,6 +17,7 @@ pub use refs::EvidenceRef;
 
 use super::diff::Baseline;
 use super::{GateStatus, GateVerdict};
+use crate::capture::{Author, CaptureProof};
 use crate::error::{Exit, Result};
 use crate::evidence::archive::member;
 use crate::evidence::{
@@ -27,6 +28,7 @@ use crate::gate::{Definition, Scenario, ScenarioRole};
 use conclusion::Conclusion;
 use effects::Found;
 use join::Join;
+use std::collections::BTreeMap;
 
 /// One measured run, read back from disk and verified before.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +45,8 @@ pub struct Run<'a> {
     pub sdk: &'a [SdkEvent],
     /// `tool_effects.json`.
     pub effects: &'a ToolEffects,
+    /// Who wrote each layer: `capture_proof.json#origins`.
+    pub origins: &'a BTreeMap<String, Author>,
     /// Digests of `capability-surface.json`, `correlation-report.json`, `observation-health.json`.
     pub files: [Sha256Digest; 3],
     /// Digest of the archive.
@@ -54,16 +58,17 @@ pub struct Run<'a> {
 pub struct RunFiles {
     archive: Archive,
     effects: ToolEffects,
+    proof: CaptureProof,
     files: [Sha256Digest; 3],
 }
 
 impl RunFiles {
-    /// Of an archive that verified and the `tool_effects.json` beside it.
+    /// Of an archive that verified, and the `tool_effects.json` and `capture_proof.json` beside it.
     #[must_use]
-    pub fn new(archive: Archive, effects: ToolEffects) -> Self {
+    pub fn new(archive: Archive, effects: ToolEffects, proof: CaptureProof) -> Self {
         let names = [member::SURFACE, member::CORRELATION, member::HEALTH];
         let files = names.map(|name| sha256(archive.member(name).unwrap_or_default()));
-        Self { archive, effects, files }
+        Self { archive, effects, proof, files }
     }
 
     /// What a baseline of this run would say.
@@ -85,6 +90,7 @@ impl RunFiles {
             policy: &content.policy,
             sdk: &content.sdk,
             effects: &self.effects,
+            origins: &self.proof.origins,
             files: self.files,
             archive: self.archive.sha256,
         }

@@ -316,13 +316,13 @@ impl GateRun {
     fn new(folder: &str, archive: Archive, details: Details) -> Self {
         let Details { kernel_set, proof, tools, effects } = details;
         let artifacts = artifacts(&archive, kernel_set);
-        let evidence = match (proof, &tools, effects) {
+        let evidence = match (&proof, &tools, effects) {
             (Some(proof), Some(tools), Some(effects)) => {
-                Some(RunEvidence::of(&archive, proof, tools.calls.clone(), effects))
+                Some(RunEvidence::of(&archive, proof.clone(), tools, effects))
             }
             _ => None,
         };
-        let files = tools.map(|tools| RunFiles::new(archive, tools));
+        let files = tools.zip(proof).map(|(tools, proof)| RunFiles::new(archive, tools, proof));
         Self { folder: folder.to_owned(), artifacts, evidence, files }
     }
 }

@@ -9,6 +9,7 @@ use assay_gates::capture::{Effect, Operation};
 use assay_gates::evidence::{RedactionKey, effects};
 use assay_gates::files::RootPath;
 use assay_gates::gate::Limits;
+use assay_gates::host::calls::Policies;
 use assay_gates::host::environment;
 use assay_gates::host::launch::Network;
 use assay_gates::host::rights::Rights;
@@ -63,6 +64,7 @@ impl Trial {
             decision_log: None,
             archive: held.join("out/runner-hostile.tar.gz"),
             details: Some(held.join("out")),
+            policies: Policies::default(),
             extract: None,
             output: held.join("out"),
             binary: env!("CARGO_BIN_EXE_assay-gates").into(),

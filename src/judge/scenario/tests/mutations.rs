@@ -75,6 +75,10 @@ const MUTATIONS: &[Mutation] = &[
     }),
     ("effects of another call", |w| last(w).call().tool_call_id = "other".into()),
     ("effects of another tool", |w| last(w).call().tool = "other".into()),
+    ("decisions that are the agent's own word", |w| {
+        last(w).origins = crate::evidence::origins::origins(Some(false), true);
+    }),
+    ("layers whose author is not known", |w| last(w).origins.clear()),
     ("overlapping calls", |w| last(w).call().attribution = Attribution::Ambiguous),
     ("call without a window", |w| last(w).call().attribution = Attribution::None),
     ("measured call without a decision", |w| last(w).call().decision = None),

@@ -21,6 +21,7 @@ pub(super) struct OwnedRun {
     pub(super) policy: Vec<PolicyEvent>,
     pub(super) sdk: Vec<SdkEvent>,
     pub(super) effects: ToolEffects,
+    pub(super) origins: std::collections::BTreeMap<String, crate::capture::Author>,
 }
 
 #[derive(Clone)]
@@ -75,6 +76,7 @@ impl OwnedRun {
             policy: &self.policy,
             sdk: &self.sdk,
             effects: &self.effects,
+            origins: &self.origins,
             files: [sha256(b"surface"), sha256(b"correlation"), sha256(b"health")],
             archive: sha256(b"archive"),
         }
@@ -207,6 +209,7 @@ pub(super) fn run(
             decision: "allow".into(),
         }],
         sdk: sdk.collect(),
+        origins: crate::evidence::origins::origins(Some(true), true),
         effects: ToolEffects {
             schema: ToolEffects::SCHEMA.into(),
             run_id,
@@ -214,10 +217,13 @@ pub(super) fn run(
                 tool_call_id: id.into(),
                 tool: "read_file".into(),
                 decision: Some("allow".into()),
+                server: Some("files/1".into()),
+                id_rule: Some("meta".into()),
                 attribution: Attribution::Exact,
                 effects: inside.into_iter().map(|(_, effect)| effect).collect(),
                 telemetry: 0,
             }],
+            concurrent: Vec::new(),
             ambiguous: Vec::new(),
             outside: outside.into_iter().map(|(_, effect)| effect).collect(),
             outside_telemetry: 10,
@@ -322,7 +328,7 @@ pub(super) fn all_six() -> Vec<(&'static str, World, &'static str)> {
         ),
         (
             "weak_join_fallback",
-            world(gate(yaml!("weak_join_fallback"), "req_2", &[READ], &[TASK], "")),
+            world(gate(yaml!("weak_join_fallback"), "files/1/2", &[READ], &[TASK], "")),
             "diagnostic_only",
         ),
     ]

@@ -1,20 +1,14 @@
-//! The proxy process: between the caller's standard streams and the server's.
+//! `mcp-wrap` where nobody measures: it starts the server itself, between the caller's standard streams and the
+//! server's, and keeps its own log. What such a log says is the word of whoever runs it.
 
-mod recorder;
-mod session;
-
-pub use session::REFUSED;
-
-use super::{Origin, Policy};
+use super::session::Session;
+use super::{LogFile, Origin, Policy, signals};
 use crate::error::{Code, Error, Result};
 use crate::report;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
-use recorder::Recorder;
-use session::Session;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, Read};
@@ -31,10 +25,8 @@ pub struct Options {
     pub policy: Policy,
     /// What every line of the log has in common.
     pub origin: Origin,
-    /// Where decisions go when no driver keeps them.
+    /// Where decisions go.
     pub decision_log: PathBuf,
-    /// The driver's socket, if this runs under one.
-    pub control: Option<PathBuf>,
     /// argv of the server.
     pub server: Vec<OsString>,
 }
@@ -50,16 +42,12 @@ pub enum Ended {
 
 /// Runs the server behind the proxy until the server ends.
 ///
-/// The log is open and this process is closed to others of the same uid before the first byte of the caller is read.
+/// The log is open before the first byte of the caller is read.
 ///
 /// # Errors
 /// `DecisionLogUnavailable`, `ServerNotStarted`, `ProxyBroken`.
 pub fn run(options: Options) -> Result<Ended> {
-    // From here no process of the same uid can trace this one or read its memory and descriptors.
-    nix::sys::prctl::set_dumpable(false)
-        .map_err(|error| broken("cannot become non-dumpable", error.into()))?;
-    // The driver must know this process before it has a child: what it starts from then on is the server.
-    let recorder = Recorder::open(&options.decision_log, options.control.as_deref())?;
+    let log = LogFile::open(&options.decision_log)?;
     let (caller_in, caller_out) =
         take_standard_streams().map_err(|error| broken("cannot take the standard streams", error))?;
     let mut server = spawn(&options.server)?;
@@ -67,9 +55,15 @@ pub fn run(options: Options) -> Result<Ended> {
         return Err(Error::new(Code::ProxyBroken, "the server has no standard streams"));
     };
     let running = Arc::new(Mutex::new(Some(pid_of(&server)?)));
-    forward_signals(Arc::clone(&running))?;
+    let to_whom = Arc::clone(&running);
+    signals::forward(move |signal| {
+        if let Some(pid) = *to_whom.lock().unwrap_or_else(PoisonError::into_inner) {
+            let _it_may_have_ended = kill(pid, signal);
+        }
+    })?;
 
-    let session = Arc::new(Session::new(options.policy, options.origin, recorder, caller_out));
+    let session =
+        Arc::new(Session::new(Arc::new(options.policy), options.origin, Box::new(log), Box::new(caller_out)));
     let inward = Arc::clone(&session);
     thread("caller", move || {
         // Both ends close when this returns: the server sees the end of its input, the caller a closed pipe.
@@ -121,42 +115,13 @@ fn spawn(argv: &[OsString]) -> Result<Child> {
 }
 
 /// The caller's streams as descriptors of their own; the standard ones lead to /dev/null, so that closing works.
-fn take_standard_streams() -> io::Result<(File, File)> {
+pub(super) fn take_standard_streams() -> io::Result<(File, File)> {
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     Ok((input, output))
-}
-
-/// Passes signals on to the server for as long as it runs.
-fn forward_signals(running: Arc<Mutex<Option<Pid>>>) -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2]
-    {
-        signals.add(signal);
-    }
-    let signal_error = |error: nix::Error| broken("cannot receive signals", error.into());
-    signals.thread_block().map_err(signal_error)?;
-    let arrivals = SignalFd::new(&signals).map_err(signal_error)?;
-    thread("signals", move || {
-        while let Ok(Some(arrival)) = arrivals.read_signal() {
-            // A terminal sends to the whole process group: the server has that one already.
-            if arrival.ssi_code == nix::libc::SI_KERNEL {
-                continue;
-            }
-            let signal =
-                i32::try_from(arrival.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
-            if let (Some(signal), Some(pid)) =
-                (signal, *running.lock().unwrap_or_else(PoisonError::into_inner))
-            {
-                let _it_may_have_ended = kill(pid, signal);
-            }
-        }
-    })?;
-    Ok(())
 }
 
 /// Waits for the server. Its process id is given up before it is free for another process.
@@ -178,7 +143,10 @@ fn pid_of(child: &Child) -> Result<Pid> {
     pid.map(Pid::from_raw).map_err(|error| Error::new(Code::Internal, format!("process id: {error}")))
 }
 
-fn thread<F: FnOnce() + Send + 'static>(name: &str, work: F) -> Result<std::thread::JoinHandle<()>> {
+pub(super) fn thread<F: FnOnce() + Send + 'static>(
+    name: &str,
+    work: F,
+) -> Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
@@ -195,7 +163,7 @@ fn note(side: &str, result: io::Result<()>) {
     }
 }
 
-fn broken(doing: &str, error: io::Error) -> Error {
+pub(super) fn broken(doing: &str, error: io::Error) -> Error {
     Error::new(Code::ProxyBroken, format!("{doing}: {error}")).because(error)
 }
 

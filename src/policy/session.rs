@@ -1,20 +1,20 @@
 //! One session: what becomes of each line, in either direction.
 
-use super::recorder::Recorder;
+use super::call_id;
+use super::decision::{Decision, Outcome, Reason};
+use super::inflight::{InFlight, Unfollowable};
+use super::keeper::{Begin, Keeper};
+use super::lines::{LONGEST_LINE, Line, Lines};
+use super::message::{self, Call, INVALID_REQUEST, Id, Malformed, Message};
+use super::scan::{Found, Scanner};
+use super::{Origin, Policy, Subject, log};
 use crate::error::Result;
 use crate::files::sha256;
-use crate::policy::control::Begin;
-use crate::policy::decision::{Decision, Outcome, Reason};
-use crate::policy::inflight::{InFlight, Unfollowable};
-use crate::policy::lines::{LONGEST_LINE, Line, Lines};
-use crate::policy::message::{self, Call, INVALID_REQUEST, Id, Malformed, Message};
-use crate::policy::scan::{Found, Scanner};
-use crate::policy::{Origin, Policy, Subject, log};
 use crate::report;
 use serde_json::{Value, json};
-use std::fs::File;
+use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// JSON-RPC error code of a call that the policy refuses.
 pub const REFUSED: i64 = -32010;
@@ -23,29 +23,44 @@ pub const REFUSED: i64 = -32010;
 const INTERNAL_ERROR: i64 = -32603;
 
 /// What both directions share.
-#[derive(Debug)]
-pub(super) struct Session {
-    policy: Policy,
+pub struct Session {
+    policy: Arc<Policy>,
     origin: Origin,
     state: Mutex<State>,
     /// The caller's end; `None` once the server has nothing more to say.
-    caller: Mutex<Option<File>>,
+    caller: Mutex<Option<Box<dyn Write + Send>>>,
 }
 
 #[derive(Debug)]
 struct State {
-    recorder: Recorder,
+    keeper: Box<dyn Keeper>,
     flights: InFlight,
 }
 
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
 impl Session {
-    pub(super) fn new(policy: Policy, origin: Origin, recorder: Recorder, caller: File) -> Self {
-        let state = Mutex::new(State { recorder, flights: InFlight::default() });
+    /// Of one caller with one server; `caller` is where answers go.
+    #[must_use]
+    pub fn new(
+        policy: Arc<Policy>,
+        origin: Origin,
+        keeper: Box<dyn Keeper>,
+        caller: Box<dyn Write + Send>,
+    ) -> Self {
+        let state = Mutex::new(State { keeper, flights: InFlight::default() });
         Self { policy, origin, state, caller: Mutex::new(Some(caller)) }
     }
 
     /// Reads the caller to its end and passes on to the server what may pass.
-    pub(super) fn serve_caller(&self, caller: impl Read, mut server: impl Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What either stream fails with.
+    pub fn serve_caller(&self, caller: impl Read, mut server: impl Write) -> io::Result<()> {
         let mut lines = Lines::new(caller);
         while let Some(line) = lines.read()? {
             match line {
@@ -65,7 +80,10 @@ impl Session {
     }
 
     /// Reads the server to its end and passes everything on to the caller.
-    pub(super) fn serve_server(&self, server: impl Read) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What either stream fails with.
+    pub fn serve_server(&self, server: impl Read) -> io::Result<()> {
         let mut lines = Lines::new(server);
         loop {
             let line = match lines.read() {
@@ -105,8 +123,7 @@ impl Session {
             Ok(Message::Request(id)) => {
                 let mut state = self.state();
                 if state.flights.request(id) {
-                    // When the driver is gone no further call passes, so nothing wrong can follow.
-                    let _no_driver = state.recorder.overlap();
+                    state.keeper.overlap();
                 }
             }
             Ok(Message::Call(call, id)) => return self.decide(&call, &id, body),
@@ -120,6 +137,7 @@ impl Session {
 
     fn decide(&self, call: &Call, id: &Id, body: &[u8]) -> io::Result<bool> {
         let mut decision = self.policy.decide(call);
+        let (tool_call_id, rule) = self.origin.call_id(call);
         let mut state = self.state();
         let mut begin = None;
         if decision.outcome == Outcome::Allow {
@@ -127,7 +145,8 @@ impl Session {
                 Ok(begun) => {
                     begin = Some(Begin {
                         call: begun.number,
-                        tool_call_id: call.tool_call_id.clone(),
+                        tool_call_id: tool_call_id.clone(),
+                        id_rule: rule.to_owned(),
                         tool: call.tool.clone(),
                         overlap: begun.overlap,
                     });
@@ -146,7 +165,8 @@ impl Session {
         }
         let subject = Subject {
             tool: &call.tool,
-            tool_call_id: &call.tool_call_id,
+            tool_call_id: &tool_call_id,
+            rule,
             request_id: &call.request_id,
             request_digest: sha256(body),
         };
@@ -157,7 +177,7 @@ impl Session {
             }
             drop(state);
             let message = format!("tool call refused: the decision could not be logged: {error}");
-            let data = json!({"decision": "error", "reason_code": "E_LOG_UNWRITABLE", "reason": error.to_string(), "tool": call.tool, "tool_call_id": call.tool_call_id});
+            let data = json!({"decision": "error", "reason_code": "E_LOG_UNWRITABLE", "reason": error.to_string(), "tool": call.tool, "tool_call_id": tool_call_id});
             self.answer(&call.request_id, REFUSED, &message, Some(data))?;
             return Ok(false);
         }
@@ -174,14 +194,20 @@ impl Session {
             return self.answer(&malformed.id, malformed.code, &malformed.message, None);
         };
         let decision = Decision::error(Reason::Malformed, malformed.message.clone());
-        let tool_call_id = match &malformed.id {
-            Value::Null => "req_unknown".to_owned(),
-            Value::String(text) => format!("req_{}", message::shown(text)),
-            other => format!("req_{other}"),
+        let request = match &malformed.id {
+            Value::Null => "unknown".to_owned(),
+            Value::String(text) => message::shown(text),
+            other => other.to_string(),
         };
+        let tool_call_id = self.origin.request_id(&request);
         let request_digest = sha256(body);
-        let subject =
-            Subject { tool: &tool, tool_call_id: &tool_call_id, request_id: &malformed.id, request_digest };
+        let subject = Subject {
+            tool: &tool,
+            tool_call_id: &tool_call_id,
+            rule: call_id::REQUEST,
+            request_id: &malformed.id,
+            request_digest,
+        };
         let recorded = self.record(&mut self.state(), &subject, &decision, None);
         if let Err(error) = recorded {
             report::diagnostic(&format!("mcp-wrap: the refusal could not be logged: {error}"));
@@ -197,7 +223,7 @@ impl Session {
         begin: Option<Begin>,
     ) -> io::Result<()> {
         let line: Result<String> = log::line(&self.origin, subject, decision, chrono::Utc::now());
-        state.recorder.decision(line.map_err(io::Error::other)?, begin)
+        state.keeper.decision(&line.map_err(io::Error::other)?, begin)
     }
 
     /// Ends the call that a line from the server answers, before the caller can see the answer.
@@ -217,8 +243,7 @@ impl Session {
         let Some(id) = found.id.as_deref().and_then(Id::from_text) else { return };
         let mut state = self.state();
         if let Some(call) = state.flights.answered(&id, found.task) {
-            // When the driver is gone no further call passes; the answer itself does no harm.
-            let _no_driver = state.recorder.end(call);
+            state.keeper.end(call);
         }
     }
 
@@ -266,7 +291,7 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn caller(&self) -> MutexGuard<'_, Option<File>> {
+    fn caller(&self) -> MutexGuard<'_, Option<Box<dyn Write + Send>>> {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

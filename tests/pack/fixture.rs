@@ -4,6 +4,7 @@
 use crate::run::{KEY, decision, effects, logs, open, summary, window};
 use assay_gates::capture::{Effect, INVARIANTS, Invariant, Operation, Summary};
 use assay_gates::error::Result;
+use assay_gates::evidence::origins::origins;
 use assay_gates::evidence::{Logs, Outputs, RunFacts, assemble};
 use assay_gates::files::sha256;
 use assay_gates::gate::{Catalog, Entry};
@@ -206,7 +207,9 @@ impl Measure for Script {
         let definition = &gate.definition;
         let calls = definition.policy.is_some();
         let effects = self.effects(calls);
-        let summary = self.summary(calls, &effects);
+        let mut summary = self.summary(calls, &effects);
+        summary.proof.policy_origin = calls.then(|| "corroborated".to_owned());
+        summary.proof.origins = origins(calls.then_some(true), definition.expect.sdk.is_some());
         self.measured += 1;
         let logs = match (calls, definition.expect.sdk.is_some()) {
             (true, true) => logs(),

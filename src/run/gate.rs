@@ -2,7 +2,7 @@
 
 use super::baseline::{self, BaselineUse};
 use super::review::Reviewer;
-use super::{Failure, Measure, ProofRoot, Run, readback};
+use super::{Failure, Measure, ProofRoot, Run, readback, words};
 use crate::error::{Exit, Result};
 use crate::files::RootPath;
 use crate::gate::Entry;
@@ -227,6 +227,10 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Re
                 log.line(&format!("run {} {name} | {line}", run.run))?;
             }
         }
+    }
+    // By itself, and not because the driver ended it. Its end stands in the log already.
+    if run.exit_code != Some(entry.definition.expect.exit_code) && !run.timed_out && !run.interrupted {
+        reasons.extend(words::last(run.run, &tail(&out.join("stderr.log"))));
     }
     log.event(Event::RunFinished {
         gate: gate.clone(),

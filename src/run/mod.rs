@@ -11,6 +11,7 @@ mod root;
 mod source;
 #[cfg(test)]
 mod tests;
+mod words;
 
 pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]

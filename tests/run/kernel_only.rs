@@ -75,6 +75,23 @@ fn three_runs_are_complete_lose_nothing_and_agree() {
 }
 
 #[test]
+fn a_program_that_fails_is_quoted_as_the_reason() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let gates = changed_gate(folder.path(), |_| {
+        "#!/bin/sh\nprintf 'first\\n  at a frame\\nError: no such module\\n::error::\\033[2J\\n' >&2\nexit 3\n".to_owned()
+    });
+    let output = run(&folder.path().join("root"), &gates, &["--runs", "1"]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(0), "{told}");
+    for line in ["first", "Error: no such module", "::error::\u{fffd}[2J"] {
+        assert!(told.contains(&format!("    run 1 stderr | {line}\n")), "{told}");
+    }
+}
+
+#[test]
 fn a_program_that_differs_between_runs_is_found_out() {
     if !support::need_root() {
         return;

@@ -86,6 +86,7 @@ missing_for_test() {
 	have strace || echo strace
 	have ip || echo iproute2
 	have visudo || echo sudo
+	have systemd-sysusers || echo systemd
 	have zip || echo zip
 	have unzip || echo unzip
 	have curl || echo curl

@@ -141,6 +141,8 @@ codes! {
     NotDedicated = "271", CannotMeasure, "the host is not dedicated to measured runs, so nothing may be removed";
     CleanupBusy = "272", Infrastructure, "a measured run is in progress, so nothing may be removed";
     CleanupIncomplete = "273", Infrastructure, "something stayed after the cleanup";
+    BuildRefused = "274", Usage, "a commit may not be built to run as root here";
+    BuildFailed = "275", Infrastructure, "the build of a commit failed";
     // end of host
     // 3xx capture
     CaptureUnavailable = "301", CannotMeasure, "this binary or this host can't capture";

@@ -475,19 +475,23 @@ impl Log {
             return Err(refused(format!("{} can't enter its folder", wanted.user.name))
                 .hint("put it below /dev/shm or /tmp"));
         }
-        let folder =
-            File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")))?;
+        let caller = Rights::of_caller()?;
+        let open = || File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")));
+        let folder = caller.act(open)?;
         // Made here, so that the program needs no right to make files there, and so that nothing of an earlier run
         // can be taken for this one's.
-        let made = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o644)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(path)
-            .map_err(|error| {
-                refused(format!("expected a new file: {error}")).hint(format!("rm {}", path.display()))
-            })?;
+        let make = || {
+            std::fs::OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o644)
+                .custom_flags(nix::libc::O_NOFOLLOW)
+                .open(path)
+                .map_err(|error| {
+                    refused(format!("expected a new file: {error}")).hint(format!("rm {}", path.display()))
+                })
+        };
+        let made = caller.act(make)?;
         std::os::unix::fs::fchown(&made, Some(wanted.user.uid), Some(wanted.user.gid))
             .map_err(|error| refused(format!("cannot give it to {}: {error}", wanted.user.name)))?;
         Ok(Self { inside: path.clone(), name, folder: Some((folder, PathBuf::from(file_name))) })

@@ -4,6 +4,7 @@ use crate::error::{Error, Exit, Result};
 use crate::files::pretty_sorted;
 use crate::gate::Catalog;
 use crate::gate::dependencies::Inspector;
+use crate::host::rights::Rights;
 use crate::report;
 use clap::ValueEnum;
 use serde::Serialize;
@@ -66,7 +67,8 @@ struct Problem {
 /// # Errors
 /// `GateUnknown`, `LockfileInvalid`, `InstallFailed`.
 pub fn run(args: &Args) -> Result<Exit> {
-    let catalog = Catalog::load(&args.gates_dir)?.only(&args.gates)?;
+    let caller = Rights::of_caller()?;
+    let catalog = caller.act(|| Catalog::load(&args.gates_dir)?.only(&args.gates))?;
     let entries = catalog.entries();
     let inspector = Inspector::default();
     if args.install {

@@ -47,8 +47,9 @@ pub(super) fn run(_: &Args) -> Result<Exit> {
 pub(super) fn run(args: &Args) -> Result<Exit> {
     use crate::gate::Catalog;
     use crate::host::doctor::{Options, examine};
+    use crate::host::rights::Rights;
     let load = || Catalog::load(&args.gates_dir)?.only(&args.gates);
-    let catalog = args.gates_dir.is_dir().then(load).transpose()?;
+    let catalog = Rights::of_caller()?.act(|| args.gates_dir.is_dir().then(load).transpose())?;
     let report = examine(Options {
         user: args.user.as_deref(),
         catalog: catalog.as_ref(),

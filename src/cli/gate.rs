@@ -116,28 +116,35 @@ mod imp {
 
     pub(super) fn run(init: &Init) -> Result<Exit> {
         let folder = init.gates_dir.join(&init.name);
-        std::fs::create_dir_all(&folder)
-            .map_err(|error| Error::io("cannot create the folder", &folder, error))?;
-        let folder = folder.canonicalize().map_err(|error| Error::io("cannot find", &folder, error))?;
+        let caller = Rights::of_caller()?;
+        let folder = caller.act(|| {
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Error::io("cannot create the folder", &folder, error))?;
+            folder.canonicalize().map_err(|error| Error::io("cannot find", &folder, error))
+        })?;
         let policy = folder.join("policy.yaml");
         let own_policy = init.policy && !policy.exists();
         if own_policy {
-            write_atomic(&policy, propose::OPEN_POLICY.as_bytes())?;
+            caller.act(|| write_atomic(&policy, propose::OPEN_POLICY.as_bytes()))?;
         }
         let measured = measured(init, &folder);
         if own_policy && measured.is_err() {
             // Nobody should find a policy that lets everything through where a gate was to be.
-            let _best_effort = std::fs::remove_file(&policy);
+            let _best_effort = caller.act(|| {
+                std::fs::remove_file(&policy).map_err(|error| Error::io("cannot remove", &policy, error))
+            });
         }
         let (entry, archive, effects, origin) = measured?;
         let text = propose::gate_yaml(&entry.definition, &archive, &effects, origin.as_deref(), WORK);
         crate::gate::parse(&text, entry.file.display())?;
         let baseline = Baseline::of(&init.name, &archive.surface, &effects)?;
         if own_policy {
-            write_atomic(&policy, propose::policy_yaml(&archive).as_bytes())?;
+            caller.act(|| write_atomic(&policy, propose::policy_yaml(&archive).as_bytes()))?;
         }
-        baseline.write(&folder.join("baseline.json"))?;
-        write_atomic(&entry.file, text.as_bytes())?;
+        caller.act(|| {
+            baseline.write(&folder.join("baseline.json"))?;
+            write_atomic(&entry.file, text.as_bytes())
+        })?;
         report::diagnostic(&format!(
             "measured once: {} kernel events, {} decisions, {} SDK events, exit status {}",
             archive.kernel.len(),

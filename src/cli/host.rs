@@ -21,6 +21,13 @@ enum Action {
     /// Put the binary, the host file, the sudoers drop-in, the recovery unit and the tmpfiles rules in place.
     #[command(after_help = "Example:\n  sudo assay-gates host install --user github-runner --dry-run")]
     Install(Install),
+    /// Build the tool from a commit of an approved branch, as a user of its own, into a store that is root's.
+    #[command(after_help = "\
+The host file says what is approved (builds: repository, branches). What is built runs through `assay-gates built`.
+
+Example:
+  sudo -n assay-gates host build --commit 0123456789abcdef0123456789abcdef01234567")]
+    Build(Build),
     /// Remove what install wrote; results and a host file of your own stay.
     #[command(after_help = "Example:\n  sudo assay-gates host uninstall --dry-run")]
     Uninstall(Place),
@@ -34,11 +41,27 @@ struct Install {
     /// Where the Actions runner is installed.
     #[arg(long, value_name = "DIR", default_value = "/opt/actions-runner")]
     runner_root: PathBuf,
-    /// Also let jobs run this binary as root, which they build for themselves. Whoever can write it is root.
-    #[arg(long, value_name = "FILE")]
-    allow_built: Option<PathBuf>,
+    /// Let jobs build the tool from this repository to run as root: whoever may push to an approved branch is root here.
+    #[arg(long, value_name = "URL")]
+    builds_from: Option<String>,
+    /// An approved branch; repeatable.
+    #[arg(long, value_name = "NAME", default_value = "main", requires = "builds_from")]
+    builds_branch: Vec<String>,
+    /// A folder in which the builder finds cargo and clang, before the system's; repeatable.
+    #[arg(long, value_name = "DIR", requires = "builds_from")]
+    builds_path: Vec<PathBuf>,
+    /// RUSTUP_HOME of a toolchain that rustup manages for everybody.
+    #[arg(long, value_name = "DIR", requires = "builds_from")]
+    builds_rustup_home: Option<PathBuf>,
     #[command(flatten)]
     place: Place,
+}
+
+#[derive(clap::Args)]
+struct Build {
+    /// The commit, 40 hexadecimal digits.
+    #[arg(long, value_name = "SHA")]
+    commit: String,
 }
 
 #[derive(clap::Args)]
@@ -60,6 +83,7 @@ pub(super) fn run(_: &Args) -> Result<Exit> {
 pub(super) fn run(args: &Args) -> Result<Exit> {
     match &args.action {
         Action::Install(install) => imp::install(install),
+        Action::Build(build) => imp::build(&build.commit),
         Action::Uninstall(place) => imp::uninstall(place),
     }
 }
@@ -68,7 +92,11 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
 mod imp {
     use super::{Install, Place};
     use crate::error::{Code, Error, Exit, Result};
-    use crate::host::install::{Content, Done, UNIT, Wanted, install as write, plan, uninstall as remove};
+    use crate::host::builds;
+    use crate::host::hostfile::{Builds, DEFAULT_HOST_FILE, HostFile};
+    use crate::host::install::{
+        Content, Done, SYSUSERS, UNIT, Wanted, install as write, plan, uninstall as remove,
+    };
     use crate::host::session::own_binary;
     use crate::report;
     use std::path::Path;
@@ -78,7 +106,12 @@ mod imp {
         let plan = plan(&Wanted {
             user: args.user.clone(),
             runner_root: args.runner_root.clone(),
-            built: args.allow_built.clone(),
+            builds: args.builds_from.as_ref().map(|repository| Builds {
+                repository: repository.clone(),
+                branches: args.builds_branch.clone(),
+                path: args.builds_path.clone(),
+                rustup_home: args.builds_rustup_home.clone(),
+            }),
             binary: own_binary(),
         })?;
         let root = &args.place.root;
@@ -101,11 +134,19 @@ mod imp {
             report::data(&format!("{:9}  {}\n", said(done), item.path.display()));
         }
         if root == Path::new("/") {
+            carry_out("systemd-sysusers", &[SYSUSERS]);
             carry_out("systemd-tmpfiles", &["--create", "/etc/tmpfiles.d/assay-gates.conf"]);
             carry_out("systemctl", &["daemon-reload"]);
             carry_out("systemctl", &["enable", UNIT]);
             report::diagnostic("next: sudo assay-gates doctor");
         }
+        Ok(Exit::Passed)
+    }
+
+    pub(super) fn build(commit: &str) -> Result<Exit> {
+        needs_root(Path::new("/"))?;
+        let built = builds::build(&HostFile::load(Path::new(DEFAULT_HOST_FILE))?, commit)?;
+        report::data(&crate::files::pretty_sorted(&built)?);
         Ok(Exit::Passed)
     }
 

@@ -1,6 +1,8 @@
 //! The command line: one file per subcommand, its arguments and the call it makes.
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
+mod built;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 mod clean;
 mod dependencies;
 mod diff;
@@ -61,6 +63,8 @@ enum Command {
     Gate(gate::Args),
     Upload(upload::Args),
     #[cfg(all(feature = "capture", target_os = "linux"))]
+    Built(built::Args),
+    #[cfg(all(feature = "capture", target_os = "linux"))]
     Clean(clean::Args),
     Dependencies(dependencies::Args),
     Doctor(doctor::Args),
@@ -86,6 +90,7 @@ enum Command {
 /// Parses, calls, and maps the outcome to an exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    crate::host::variables::keep_listed();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
@@ -116,6 +121,8 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Diff(args) => diff::run(&args),
         Command::Gate(args) => gate::run(&args),
         Command::Upload(args) => upload::run(&args),
+        #[cfg(all(feature = "capture", target_os = "linux"))]
+        Command::Built(args) => built::run(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Clean(args) => clean::run(&args),
         Command::Dependencies(args) => dependencies::run(&args),

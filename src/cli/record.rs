@@ -153,6 +153,7 @@ mod imp {
     use crate::host::rights::Rights;
     use crate::host::session::{CapturedStream, Host, Place};
     use crate::host::user::MeasuredUser;
+    use crate::host::variables::called_with;
     use crate::host::{WORK, environment};
     use crate::measure::{LogPlace, Measured, Measurement, measure, missing_fences};
     use crate::policy::Policy;
@@ -165,7 +166,7 @@ mod imp {
             Some(run_id) => run_id.clone(),
             None => fresh_run_id()?,
         };
-        let key = RedactionKey::discover()?;
+        let key = RedactionKey::of_caller()?;
         let host = Host::enter(&run_id)?;
         let own_folder =
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
@@ -226,7 +227,7 @@ mod imp {
             ));
             PathBuf::from(WORK)
         };
-        let (mut variables, withheld) = environment::inherited(std::env::vars_os());
+        let (mut variables, withheld) = environment::inherited(called_with());
         if !withheld.is_empty() {
             report::diagnostic(&format!("withheld from the command: {}", withheld.join(", ")));
         }

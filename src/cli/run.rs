@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Exit, Result};
 #[cfg(not(all(feature = "capture", target_os = "linux")))]
 use crate::gate::Selection;
 use crate::gate::{Catalog, Plan};
+use crate::host::rights::Rights;
 use crate::report;
 use crate::run::ROOTS;
 use clap::{Args as ClapArgs, ValueEnum};
@@ -87,7 +88,7 @@ enum Format {
 
 /// Carries it out.
 pub fn run(args: &Args) -> Result<Exit> {
-    let catalog = Catalog::load(&args.gates_dir)?;
+    let catalog = Rights::of_caller()?.act(|| Catalog::load(&args.gates_dir))?;
     let selection = catalog.select(&args.gates)?;
     let root = args.root.clone().map_or_else(|| default_root(args.resume), Ok)?;
     if args.dry_run {

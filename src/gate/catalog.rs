@@ -27,6 +27,24 @@ impl Entry {
         };
         crate::files::normalise(&folder).unwrap_or(folder)
     }
+
+    /// A measured program is shown its fixture whatever the modes of the folders above it: so it lies among the
+    /// definitions, and not anywhere that a definition names.
+    fn check_fixture(&self, gates: &Path) -> Result<()> {
+        let fixture = self.fixture();
+        let absolute = self.definition.fixture.as_ref().is_some_and(|folder| Path::new(folder).is_absolute());
+        // Links are followed as far as there is anything.
+        let real = fixture.canonicalize().unwrap_or_else(|_| fixture.clone());
+        if !absolute && crate::files::contains(gates, &fixture) && crate::files::contains(gates, &real) {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::DefinitionInvalid,
+            format!("fixture: expected a folder within {}, found {}", gates.display(), real.display()),
+        )
+        .at(self.file.display())
+        .hint("name it relative to gate.yaml, or put the fixture beside it"))
+    }
 }
 
 /// All gates, in the order of `all`, the others after it by id.
@@ -54,7 +72,9 @@ impl Catalog {
                 if file.is_file() {
                     let text = std::fs::read_to_string(&file)
                         .map_err(|error| Error::io("cannot read", &file, error))?;
-                    entries.push(Entry { definition: parse(&text, file.display())?, text, file });
+                    let entry = Entry { definition: parse(&text, file.display())?, text, file };
+                    entry.check_fixture(&folder)?;
+                    entries.push(entry);
                 }
             }
         }

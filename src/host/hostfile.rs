@@ -36,6 +36,48 @@ pub struct HostFile {
     /// Also run `docker system prune` (all unused images, containers, networks and volumes).
     #[serde(default)]
     pub docker_prune: bool,
+    /// What may be built here to run as root. Without it jobs measure with the binary that is installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds: Option<Builds>,
+}
+
+/// What may be built to run as root: commits that an approved branch of the repository holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Builds {
+    /// Where git fetches from. Whoever may push to an approved branch there has code run as root here.
+    pub repository: String,
+    /// Names of branches.
+    pub branches: Vec<String>,
+    /// Folders in which the builder finds cargo and clang, before the system's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub path: Vec<PathBuf>,
+    /// `RUSTUP_HOME` of a toolchain that rustup manages for everybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rustup_home: Option<PathBuf>,
+}
+
+impl Builds {
+    fn check(&self) -> Result<(), String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+        if self.repository.is_empty() || self.repository.starts_with('-') {
+            return Err(format!("builds.repository: expected an address, found {:?}", self.repository));
+        }
+        if self.branches.is_empty() {
+            return Err("builds.branches: expected at least one branch, found none".to_owned());
+        }
+        for name in &self.branches {
+            if name.starts_with(['-', '/', '.']) || !name.chars().all(plain) || name.contains("..") {
+                return Err(format!("builds.branches: expected the name of a branch, found {name:?}"));
+            }
+        }
+        for folder in self.path.iter().chain(&self.rustup_home) {
+            if normalise(folder).as_deref() != Some(folder.as_path()) {
+                return Err(format!("builds: expected a plain absolute path, found {}", folder.display()));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An Actions runner.
@@ -75,6 +117,7 @@ impl HostFile {
             scratch: default_scratch(),
             prefix: default_prefix(),
             docker_prune: false,
+            builds: None,
         }
     }
 
@@ -131,6 +174,7 @@ impl HostFile {
         {
             check_root(root).map_err(|why| format!("{key}: {} {why}", root.display()))?;
         }
+        self.builds.iter().try_for_each(Builds::check)?;
         for folder in &self.scratch {
             if normalise(folder).as_deref() != Some(folder.as_path()) || folder.parent().is_none() {
                 return Err(format!("scratch: expected a plain absolute path, found {}", folder.display()));

@@ -3,7 +3,9 @@
 //! A plan of plain files first, so that `--dry-run` shows exactly what would be written. The sudoers drop-in is the whole
 //! of what the runner's user may do as root: a few forms, each from its first to its last word.
 
-use super::hostfile::HostFile;
+use super::builds::BUILDER;
+use super::hostfile::{Builds, HostFile};
+use super::user::SYSTEM_USER;
 use crate::error::{Code, Error, Result};
 use crate::files::write_atomic;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +16,8 @@ use std::process::Command;
 pub const BINARY: &str = "/usr/local/bin/assay-gates";
 /// The recovery unit.
 pub const UNIT: &str = "assay-gates-recovery.service";
+/// What makes the users that nothing else has.
+pub const SYSUSERS: &str = "/etc/sysusers.d/assay-gates.conf";
 const MARK: &str = "# Written by `assay-gates host install`; `assay-gates host uninstall` removes it.";
 
 /// What to install for.
@@ -23,8 +27,8 @@ pub struct Wanted {
     pub user: String,
     /// Where the Actions runner is installed.
     pub runner_root: PathBuf,
-    /// A binary that jobs build for themselves and run as root too. Whoever can write it is root.
-    pub built: Option<PathBuf>,
+    /// What jobs may have built to run as root; none when absent.
+    pub builds: Option<Builds>,
     /// The binary to install.
     pub binary: PathBuf,
 }
@@ -57,10 +61,10 @@ pub enum Content {
 /// `Usage` for a user or a path that can't stand in the files; `Internal` when the host file can't be written down.
 pub fn plan(wanted: &Wanted) -> Result<Vec<Item>> {
     check_user(&wanted.user)?;
-    for path in std::iter::once(&wanted.runner_root).chain(&wanted.built) {
-        check_path(path)?;
-    }
-    let host_file = serde_yaml::to_string(&HostFile::new(&wanted.user, &wanted.runner_root))
+    check_path(&wanted.runner_root)?;
+    let host_file =
+        HostFile { builds: wanted.builds.clone(), ..HostFile::new(&wanted.user, &wanted.runner_root) };
+    let host_file = serde_yaml::to_string(&host_file)
         .map_err(|error| Error::new(Code::Internal, format!("cannot write the host file down: {error}")))?;
     let text = |path: &str, mode, text: String, why| Item {
         path: path.into(),
@@ -76,9 +80,20 @@ pub fn plan(wanted: &Wanted) -> Result<Vec<Item>> {
             why: "the tool, writable by root alone",
         },
         text(super::hostfile::DEFAULT_HOST_FILE, 0o644, host_file, "what of this machine is ours to remove"),
-        text("/etc/tmpfiles.d/assay-gates.conf", 0o644, tmpfiles(&wanted.user), "state and results folders"),
+        text(SYSUSERS, 0o644, sysusers(), "whom measured programs and builds run as"),
+        text(
+            "/etc/tmpfiles.d/assay-gates.conf",
+            0o644,
+            tmpfiles(),
+            "folders of root's for state, results and builds",
+        ),
         text(&format!("/etc/systemd/system/{UNIT}"), 0o644, unit(&wanted.runner_root), "recovery at boot"),
-        text("/etc/sudoers.d/assay-gates", 0o440, sudoers(wanted), "what the runner's user may do as root"),
+        text(
+            "/etc/sudoers.d/assay-gates",
+            0o440,
+            sudoers(&wanted.user),
+            "what the runner's user may do as root",
+        ),
     ])
 }
 
@@ -107,15 +122,22 @@ fn check_path(path: &Path) -> Result<()> {
     }
 }
 
-fn tmpfiles(user: &str) -> String {
-    format!(
-        "\
+fn tmpfiles() -> String {
+    "\
 d /run/assay-gates-state 0700 root root -
 d /var/lib/assay-gates 0755 root root -
 d /var/lib/assay-gates/spool 0700 root root -
 d /var/lib/assay-gates/proof 0755 root root -
-d /var/lib/assay-gates/target 0755 {user} - -
+d /var/lib/assay-gates/builds 0755 root root -
+d /var/lib/assay-gates/workshop 0755 root root -
+z /var/lib/assay-gates/proof 0755 root root -
 "
+    .to_owned()
+}
+
+fn sysusers() -> String {
+    format!(
+        "u {SYSTEM_USER} - \"Whom measured programs run as\"\nu {BUILDER} - \"Builds what assay-gates runs as root\"\n"
     )
 }
 
@@ -142,36 +164,19 @@ WantedBy=multi-user.target
     )
 }
 
-/// Arguments stand as regular expressions from `^` to `$` (sudo 1.9.10): a `*` would take further options too.
-fn sudoers(wanted: &Wanted) -> String {
-    let user = &wanted.user;
-    let mut text = format!(
+/// Arguments stand as regular expressions from `^` to `$` (sudo 1.9.10): a `*` would take further options too. One binary
+/// is granted, which root alone can write; what was built runs through it, when the store has it.
+fn sudoers(user: &str) -> String {
+    let built = "(built [0-9a-f]+ )?";
+    format!(
         "\
 Cmnd_Alias ASSAY_GATES = {BINARY} ^clean --phase (before-download|before-run|after-run) --apply( --format json)?$, \\
-    {}
+    {BINARY} ^host build --commit [0-9a-f]+$, \\
+    {BINARY} ^{built}doctor( --gate [a-z0-9_-]+)?$, \\
+    {BINARY} ^{built}run --gate [a-z0-9_-]+ --root /var/lib/assay-gates/proof/[0-9]+-[0-9]+ --no-pack --format github$
 Defaults!ASSAY_GATES env_keep += \"ASSAY_GATES_SELECTION GITHUB_ACTIONS GITHUB_REF GITHUB_REPOSITORY GITHUB_RUN_ATTEMPT GITHUB_RUN_ID GITHUB_SERVER_URL GITHUB_SHA GITHUB_WORKFLOW GITHUB_WORKFLOW_SHA\"
 {user} ALL=(root) NOPASSWD: ASSAY_GATES
-",
-        measuring(Path::new(BINARY))
-    );
-    if let Some(built) = &wanted.built {
-        text.push_str(&format!(
-            "\
-# Jobs build this one for themselves: whoever can write it is root on this machine.
-Cmnd_Alias ASSAY_GATES_BUILT = {}
-Defaults!ASSAY_GATES_BUILT env_keep += \"ASSAY_GATES_SELECTION GITHUB_ACTIONS GITHUB_REF GITHUB_REPOSITORY GITHUB_RUN_ATTEMPT GITHUB_RUN_ID GITHUB_SERVER_URL GITHUB_SHA GITHUB_WORKFLOW GITHUB_WORKFLOW_SHA\"
-{user} ALL=(root) NOPASSWD: ASSAY_GATES_BUILT
-",
-            measuring(built)
-        ));
-    }
-    text
-}
-
-fn measuring(binary: &Path) -> String {
-    let binary = binary.display();
-    format!(
-        "{binary} ^doctor( --gate [a-z0-9_-]+)?$, \\\n    {binary} ^run --gate [a-z0-9_-]+ --root /var/lib/assay-gates/proof/[0-9]+-[0-9]+ --no-pack --format github$"
+"
     )
 }
 
@@ -252,6 +257,7 @@ pub fn uninstall(root: &Path) -> Result<Vec<(PathBuf, Done)>> {
         "/etc/sudoers.d/assay-gates".to_owned(),
         format!("/etc/systemd/system/{UNIT}"),
         "/etc/tmpfiles.d/assay-gates.conf".to_owned(),
+        SYSUSERS.to_owned(),
         super::hostfile::DEFAULT_HOST_FILE.to_owned(),
         BINARY.to_owned(),
     ];
@@ -286,7 +292,7 @@ mod tests {
         Wanted {
             user: "github-runner".into(),
             runner_root: "/opt/actions-runner".into(),
-            built: None,
+            builds: None,
             binary: "/bin/true".into(),
         }
     }
@@ -295,8 +301,8 @@ mod tests {
     fn installing_twice_changes_nothing_and_uninstalling_takes_all_of_it_back() {
         let root = tempfile::tempdir().unwrap();
         let plan = plan(&wanted()).unwrap();
-        assert_eq!(install(root.path(), &plan).unwrap(), [Done::Written; 5]);
-        assert_eq!(install(root.path(), &plan).unwrap(), [Done::Unchanged; 5]);
+        assert_eq!(install(root.path(), &plan).unwrap(), [Done::Written; 6]);
+        assert_eq!(install(root.path(), &plan).unwrap(), [Done::Unchanged; 6]);
         let host_file = HostFile::load(&root.path().join("etc/assay-gates/host.yaml")).unwrap();
         assert_eq!(host_file, HostFile::new("github-runner", "/opt/actions-runner"));
         let mode =
@@ -325,21 +331,20 @@ mod tests {
             assert_eq!(refused.code(), Code::Usage, "{user:?}");
         }
         for path in ["relative", "/a b", "/a\nb", "/a,b", "/a/../b", "/a*"] {
-            let refused = plan(&Wanted { built: Some(path.into()), ..wanted() }).unwrap_err();
+            let refused = plan(&Wanted { runner_root: path.into(), ..wanted() }).unwrap_err();
             assert_eq!(refused.code(), Code::Usage, "{path:?}");
         }
     }
 
     #[test]
-    fn the_drop_in_grants_whole_forms_and_no_wildcard() {
-        let text = sudoers(&Wanted {
-            built: Some("/var/lib/assay-gates/target/release/assay-gates".into()),
-            ..wanted()
-        });
-        for line in text.lines().filter(|line| line.contains("assay-gates ^")) {
-            for form in line.split(", ").filter(|form| form.contains('^')) {
-                assert!(form.trim_end_matches(" \\").ends_with('$') && !form.contains('*'), "{form}");
-            }
+    fn the_drop_in_grants_whole_forms_of_one_binary_and_no_wildcard() {
+        let text = sudoers("github-runner");
+        for form in text.lines().filter(|line| line.contains(" ^")) {
+            let form = form.trim_end_matches(", \\");
+            assert!(
+                form.contains(&format!("{BINARY} ^")) && form.ends_with('$') && !form.contains('*'),
+                "{form}"
+            );
         }
         visudo(text.as_bytes()).unwrap();
     }
@@ -347,16 +352,16 @@ mod tests {
     /// A workflow that asks for more than the drop-in grants would stop at its first privileged step.
     #[test]
     fn every_privileged_line_of_the_workflows_is_a_granted_form() {
-        let built = "/var/lib/assay-gates/target/release/assay-gates";
-        let text = sudoers(&Wanted { built: Some(built.into()), ..wanted() });
-        let granted: Vec<(String, regex::Regex)> = text
+        let text = sudoers("github-runner");
+        let granted: Vec<regex::Regex> = text
             .split([',', '=', '\n'])
             .filter_map(|form| {
                 let (binary, arguments) = form.trim().trim_end_matches('\\').trim().split_once(" ^")?;
-                Some((binary.to_owned(), regex::Regex::new(&format!("^{arguments}")).unwrap()))
+                assert_eq!(binary, BINARY);
+                Some(regex::Regex::new(&format!("^{arguments}")).unwrap())
             })
             .collect();
-        assert_eq!(granted.len(), 5, "{text}");
+        assert_eq!(granted.len(), 4, "{text}");
         let workflows = [
             include_str!("../../.github/workflows/gates.yml"),
             include_str!("../../.github/workflows/gates-fleet.yml"),
@@ -364,16 +369,16 @@ mod tests {
         let mut lines = 0;
         for line in workflows.iter().flat_map(|text| text.lines()).filter(|line| line.contains("sudo -n ")) {
             let (_, command) = line.split_once("sudo -n ").unwrap();
-            let command = command.split(" > ").next().unwrap();
             let command = command
-                .replace("\"$ASSAY_GATES\"", built)
+                .replace("$BUILT ", "built 0123456789abcdef0123456789abcdef01234567 ")
+                .replace("\"$GITHUB_SHA\"", "0123456789abcdef0123456789abcdef01234567")
                 .replace("\"$GATES\"", "hidden_write")
                 .replace("\"$GATE\"", "kernel-only")
                 .replace("\"$PROOF_ROOT\"", "/var/lib/assay-gates/proof/7-1");
             let (binary, arguments) = command.split_once(' ').unwrap();
-            let binary = if binary == "assay-gates" { BINARY } else { binary };
-            let fits = granted.iter().any(|(path, form)| path == binary && form.is_match(arguments));
-            assert!(fits, "not granted: {binary} {arguments}");
+            assert_eq!(binary, "assay-gates", "{line}");
+            let fits = granted.iter().any(|form| form.is_match(arguments));
+            assert!(fits, "not granted: {arguments}");
             lines += 1;
         }
         assert!(lines >= 9, "only {lines} privileged lines were found");

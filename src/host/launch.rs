@@ -26,6 +26,7 @@ mod frame;
 
 pub(super) use frame::{receive, send};
 
+use super::rights::Rights;
 use crate::error::{Code, Error, Result};
 use crate::gate::Allowance;
 use serde::{Deserialize, Serialize};
@@ -137,6 +138,8 @@ pub struct Bind {
     pub target: PathBuf,
     /// Can't be written.
     pub read_only: bool,
+    /// With whose rights the source is looked up: a user's own folder with that user's.
+    pub rights: Rights,
 }
 
 /// What the driver asks of init, after the [`Sandbox`].

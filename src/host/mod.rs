@@ -12,7 +12,10 @@ pub mod environment;
 pub mod hostfile;
 pub mod mounts;
 pub mod rights;
+pub mod variables;
 
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod builds;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod calls;
 #[cfg(all(feature = "capture", target_os = "linux"))]

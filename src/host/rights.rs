@@ -12,11 +12,11 @@ use std::process::Command;
 pub const CALLER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The rights of one user.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Rights(Option<Account>);
 
 /// Whom they are of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 struct Account {
     uid: u32,
     gid: u32,
@@ -78,6 +78,15 @@ impl Rights {
         Ok(Self::own())
     }
 
+    /// Whether this process is root's.
+    #[must_use]
+    pub fn is_root() -> bool {
+        #[cfg(unix)]
+        return nix::unistd::geteuid().is_root();
+        #[cfg(not(unix))]
+        false
+    }
+
     /// Nobody else's: what is done is done as this process.
     #[must_use]
     pub const fn is_own(&self) -> bool {
@@ -101,6 +110,8 @@ impl Rights {
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.stdin(std::process::Stdio::null());
+        #[cfg(not(unix))]
+        let _nobody_else = &self.0;
         #[cfg(unix)]
         if let Some(user) = &self.0 {
             use std::os::unix::process::CommandExt;

@@ -23,6 +23,7 @@ use super::folder::Folder;
 use super::interrupt::Interrupt;
 use super::launch::{self, Bind, FileView, Network, Passed, PrivateFolder, Program, Sandbox};
 pub use super::output::CapturedStream;
+use super::rights::Rights;
 use super::state::{self, HostLock};
 use super::user::MeasuredUser;
 use super::{BINARY, FIXTURE, LOGS, WORK};
@@ -261,7 +262,7 @@ impl<'host> Session<'host> {
             alone: self.spec.user.is_alone(),
             allow: self.spec.allow.clone(),
             network: self.spec.network,
-            view: self.view(),
+            view: self.view(&Rights::of_caller()?),
             nproc: (!self.cgroup.bounds_processes()).then_some(self.spec.limits.processes),
             procs: (FIRST_GROUP..passed.len()).collect(),
         };
@@ -287,11 +288,16 @@ impl<'host> Session<'host> {
         variables
     }
 
-    fn view(&self) -> FileView {
+    fn view(&self, caller: &Rights) -> FileView {
         // /run is where the sockets are by which a program could have others act for it: docker, dbus, systemd.
         let mut view = FileView {
             private: vec![empty("/run", 2 * MEBIBYTE, 0o755)],
-            binds: vec![Bind { source: self.spec.launcher.clone(), target: BINARY.into(), read_only: true }],
+            binds: vec![Bind {
+                source: self.spec.launcher.clone(),
+                target: BINARY.into(),
+                read_only: true,
+                rights: Rights::own(),
+            }],
             attach: vec![(WORK_MOUNT, PathBuf::from(WORK)), (LOGS_MOUNT, self.spec.place.logs().to_owned())],
             hide: self.spec.hide.clone(),
             passwd_line: self.spec.user.passwd_line(),
@@ -301,15 +307,17 @@ impl<'host> Session<'host> {
             source: socket.clone(),
             target: CONTROL.into(),
             read_only: true,
+            rights: Rights::own(),
         }));
         match &self.spec.place {
             Place::Gate { fixture, .. } => {
                 view.read_only = true;
                 view.keep = KEPT.map(PathBuf::from).to_vec();
-                let bind = |source: &Path, target: &str, read_only| Bind {
+                let bind = |source: &Path, target: &str, read_only, rights: &Rights| Bind {
                     source: source.to_owned(),
                     target: target.into(),
                     read_only,
+                    rights: rights.clone(),
                 };
                 view.private.extend([
                     empty("/dev", MEBIBYTE, 0o755),
@@ -318,9 +326,10 @@ impl<'host> Session<'host> {
                     empty("/var", MEBIBYTE, 0o755),
                     empty("/var/tmp", 64 * MEBIBYTE, 0o1777),
                 ]);
-                view.binds.push(bind(fixture, FIXTURE, true));
+                view.binds.push(bind(fixture, FIXTURE, true, caller));
                 let devices = DEVICES.iter().filter(|device| Path::new(device).exists());
-                view.binds.extend(devices.map(|device| bind(Path::new(device), device, false)));
+                view.binds
+                    .extend(devices.map(|device| bind(Path::new(device), device, false, &Rights::own())));
                 view.links = LINKS.map(|(at, to)| (at.into(), to.into())).to_vec();
                 view.terminals = Some("/dev/pts".into());
             }
@@ -330,11 +339,21 @@ impl<'host> Session<'host> {
                 }
                 // A working folder below /run would vanish under the private one; the session's own is attached there.
                 if cwd.starts_with("/run/") && cwd != Path::new(WORK) {
-                    view.binds.push(Bind { source: cwd.clone(), target: cwd.clone(), read_only: false });
+                    view.binds.push(Bind {
+                        source: cwd.clone(),
+                        target: cwd.clone(),
+                        read_only: false,
+                        rights: caller.clone(),
+                    });
                 }
                 let resolver = PathBuf::from("/run/systemd/resolve");
                 if self.spec.network == Network::Host && resolver.is_dir() {
-                    view.binds.push(Bind { source: resolver.clone(), target: resolver, read_only: true });
+                    view.binds.push(Bind {
+                        source: resolver.clone(),
+                        target: resolver,
+                        read_only: true,
+                        rights: Rights::own(),
+                    });
                 }
                 view.hide.extend(
                     self.spec.user.home.iter().flat_map(|home| CREDENTIALS.map(|name| home.join(name))),

@@ -1,9 +1,9 @@
 //! What git knows of the code that measures: the head commit and the trees of named paths.
 
 use super::manifest::PathTree;
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 /// The paths whose trees decide what a pack measured: kernel programs, capture to judge, gates, and what builds them.
 pub const CONTENT_PATHS: [&str; 16] = [
@@ -61,15 +61,30 @@ fn oid_of(row: &str, path: &str) -> Option<String> {
     (name == path).then(|| facts.rsplit(' ').next().unwrap_or_default().to_owned())
 }
 
-fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    // A lane runs as root in a checkout that the runner's user owns; reading two objects there is harmless,
-    // and no hook or monitor of the repository runs.
-    let output = Command::new("git")
-        .args(["-c", "safe.directory=*", "-c", "core.fsmonitor=false", "-C"])
+/// What `git` says in `folder`, run as whoever the checkout belongs to and never as root: a repository's own
+/// configuration names programs (monitors, filters, helpers), and git starts them.
+///
+/// # Errors
+/// What git says, in one line.
+pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    let rights = Rights::over(folder).map_err(|error| error.to_string())?;
+    let mut command = rights.command("git");
+    for (name, _) in std::env::vars_os() {
+        // What a hook or an alias that calls this tool would leave behind.
+        if name.as_encoded_bytes().starts_with(b"GIT_") {
+            command.env_remove(name);
+        }
+    }
+    if rights.is_own() && !Rights::is_root() {
+        // A checkout of somebody else's, read by a user for that user alone.
+        command.args(["-c", "safe.directory=*"]);
+    }
+    // Not the border, which is the uid: what needs no program of the repository's starts none.
+    command
+        .args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C"])
         .arg(folder)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("git could not be run: {error}"))?;
+        .args(arguments);
+    let output = command.output().map_err(|error| format!("git could not be run: {error}"))?;
     if output.status.success() {
         return String::from_utf8(output.stdout).map_err(|_| "git gave a name that is not UTF-8".to_owned());
     }

@@ -7,7 +7,7 @@ pub mod attestation;
 mod build;
 pub mod claims;
 mod finding;
-mod git;
+pub mod git;
 pub mod manifest;
 mod merge;
 mod names;

@@ -17,7 +17,7 @@ pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{Fit, KernelMeasure, Wanted};
 pub use readback::run_evidence;
-pub use root::{HostFacts, ProofRoot, ROOTS, RunRecord};
+pub use root::{BuildFacts, HostFacts, ProofRoot, ROOTS, RunRecord};
 pub use source::{Source, WorkflowRun};
 
 use crate::error::{Code, Error, Exit, Result};
@@ -196,6 +196,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
                 ("tool version", earlier.tool_version != env!("CARGO_PKG_VERSION")),
                 ("kernel programs", earlier.object_sha256 != object),
                 ("number of runs", earlier.runs != options.runs),
+                ("build", earlier.build != BuildFacts::here()?),
             ];
             if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
                 return Err(Error::new(
@@ -217,6 +218,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
             exit: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             object_sha256: object,
+            build: BuildFacts::here()?,
             source: options.source.clone(),
             selection: String::new(),
             gates: Vec::new(),

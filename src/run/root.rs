@@ -38,6 +38,9 @@ pub struct RunRecord {
     pub tool_version: String,
     /// Digest of the embedded kernel programs.
     pub object_sha256: Option<String>,
+    /// The commit that the running binary was built from in the host's store, and the binary's digest; written by root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildFacts>,
     /// What was measured.
     pub source: Source,
     /// What was asked for, as a workflow input names it: `all`, or ids joined by commas.
@@ -69,6 +72,29 @@ impl RunRecord {
             run_id: workflow.map_or_else(local, |workflow| workflow.run_id.clone()),
             run_url: workflow.map(|workflow| workflow.run_url.clone()),
         }
+    }
+}
+
+/// Which binary of the host's store measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildFacts {
+    /// The commit that it was built from.
+    pub commit: String,
+    /// `sha256:` and the digest of the binary.
+    pub sha256: String,
+}
+
+impl BuildFacts {
+    /// Of the running binary; `None` when it does not stand in the store.
+    ///
+    /// # Errors
+    /// As the store's record fails with.
+    pub fn here() -> Result<Option<Self>> {
+        #[cfg(all(feature = "capture", target_os = "linux"))]
+        if let Some(build) = crate::host::builds::running()? {
+            return Ok(Some(Self { commit: build.commit, sha256: build.sha256.to_string() }));
+        }
+        Ok(None)
     }
 }
 
@@ -134,6 +160,14 @@ impl ProofRoot {
             ));
         }
         Ok(root)
+    }
+
+    /// Whether the caller may have a root at `path` at all; nothing is made yet.
+    ///
+    /// # Errors
+    /// `RootTaken`; as [`Rights::of_caller`].
+    pub fn allow(path: &Path) -> Result<()> {
+        if Rights::of_caller()?.is_own() { Ok(()) } else { of_caller(path).map(drop) }
     }
 
     /// Whoever else could write here could change evidence after it was judged.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use std::process::Command;
 
-/// Head and state of the checkout, as git says; `unknown` where it can't say.
+/// Head and state of the checkout, as git says when the checkout's owner asks it: the owner's word, not root's.
+/// `unknown` where it can't say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Commit id.
@@ -82,19 +82,9 @@ impl Source {
     }
 }
 
-/// Output of a git command, trimmed; `None` when it fails. Ownership of the checkout may differ from ours
-/// (a runner's checkout read by root), which git refuses unless told.
-fn git(folder: &Path, args: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .arg("-c")
-        .arg(format!("safe.directory={}", folder.display()))
-        .arg("-C")
-        .arg(folder)
-        .args(args)
-        .env("GIT_OPTIONAL_LOCKS", "0")
-        .output()
-        .ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+/// Output of a git command, trimmed; `None` when it fails.
+fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
+    crate::pack::git::git(folder, arguments).ok().map(|text| text.trim().to_owned())
 }
 
 fn owner_and_name(url: &str) -> Option<String> {

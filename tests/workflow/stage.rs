@@ -1,7 +1,7 @@
 //! A machine in a folder on which `.github/workflows/gates.yml` runs unchanged: nektos/act in host mode stands for the
 //! runner, its artifact server for the artifact service. Real are the workflow, the binary, the kernel and the SDKs;
-//! three programs are stood in for: `sudo` (an empty environment, as sudoers leaves it), `cargo` (hands over the binary
-//! that this test was built with) and actions/attest (needs GitHub).
+//! three things are stood in for: `sudo` (an empty environment, as sudoers leaves it), the store of built binaries (hands
+//! over the one that this test was built with; `tests/roothalf` has the real ones) and actions/attest (needs GitHub).
 
 use crate::{here, succeeds, tool};
 use std::os::unix::fs::PermissionsExt;
@@ -42,10 +42,13 @@ impl Stage {
         stage.check_out();
         stage.program("sudo", SUDO);
         let binary = env!("CARGO_BIN_EXE_assay-gates");
-        std::os::unix::fs::symlink(binary, stage.path("bin/assay-gates")).unwrap();
+        let builds = stage.path("builds").display().to_string();
         stage.program(
-            "cargo",
-            &format!("#!/bin/sh\nset -e\ntest \"$*\" = 'build --release --locked'\nmkdir -p \"$CARGO_TARGET_DIR/release\"\ncp {binary} \"$CARGO_TARGET_DIR/release/assay-gates\"\n"),
+            "assay-gates",
+            &format!(
+                "#!/bin/sh\nset -e\nif [ \"$1 $2\" = 'host build' ]; then mkdir -p {builds}/$4; ln -sf {binary} {builds}/$4/assay-gates; exit; fi\n\
+                 if [ \"$1\" = built ]; then test -e {builds}/$2/assay-gates; shift 2; fi\nexec {binary} \"$@\"\n"
+            ),
         );
         std::fs::write(
             stage.path("attest/action.yml"),
@@ -147,7 +150,7 @@ impl Stage {
             .args(["--artifact-server-path", &at("artifacts"), "--artifact-server-addr", "127.0.0.1"])
             .args(["--artifact-server-port", &port.to_string(), "--action-cache-path", &at("cache")])
             .args(["--var", &format!("ASSAY_GATES_PROOF_DIR={}", at("proof"))])
-            .args(["--var", &format!("ASSAY_GATES_TARGET_DIR={}", at("target"))])
+            .args(["--var", &format!("ASSAY_GATES_BUILDS_DIR={}", at("builds"))])
             .args(["--var", "ASSAY_GATES_ATTEST=off"])
             .args(["--local-repository", &format!("actions/attest@{}={}", attest_pin(), at("attest"))])
             .env("PATH", format!("{}:{path}", at("bin")))

@@ -10,6 +10,7 @@ use std::path::Path;
 
 /// Measures, shows, and builds the proof pack.
 pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
+    ProofRoot::allow(root)?;
     let checkout = catalog.folder();
     let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let mut fit = job::Fit::prepare(

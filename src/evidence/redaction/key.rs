@@ -2,6 +2,7 @@
 
 use super::hmac8;
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use base64::Engine;
 use base64::engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,17 @@ impl RedactionKey {
     /// `RedactionKey` when the file named doesn't exist, isn't a key, is readable by others, or none can be made.
     pub fn discover() -> Result<Self> {
         Self::discover_in(|name| std::env::var_os(name).map(PathBuf::from), Path::new(HOST_FILE))
+    }
+
+    /// As [`Self::discover`]; the file that a variable names is read with the rights of whoever called.
+    ///
+    /// # Errors
+    /// As [`Self::discover`].
+    pub fn of_caller() -> Result<Self> {
+        match std::env::var_os(VARIABLE) {
+            Some(_) => Rights::of_caller()?.act(Self::discover),
+            None => Self::discover(),
+        }
     }
 
     /// As [`Self::discover`], with the environment and the host's file as arguments.

@@ -1,8 +1,12 @@
 //! An install command: shown as a line to paste, or carried out.
 
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+/// Where root's own environment says that registries are; through sudo none of it comes this far.
+const PROXIES: [&str; 7] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE"];
 
 /// What installs a fixture's packages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,27 +45,35 @@ impl InstallCommand {
         self.shown().replace("--loglevel=error", "--loglevel=http").replace("--quiet", "--verbose")
     }
 
-    /// Carries it out. Run as root, it acts as the owner of the folder, so that a checkout stays its owner's.
+    /// Carries it out: as the user who called sudo, else as the owner of the folder. What stands in a checkout
+    /// (`.npmrc`, `pip.conf`, scripts) says what an installer does, so it is never done as root for somebody else.
     ///
     /// # Errors
     /// `InstallFailed`, with the end of what the installer said and what helps against it.
     pub fn run(&self) -> Result<()> {
+        let rights = Rights::over(&self.folder)?;
         if let Some(folder) = &self.replaces {
             let folder = self.folder.join(folder);
-            if folder.exists() {
-                std::fs::remove_dir_all(&folder)
-                    .map_err(|error| Error::io("cannot remove", &folder, error))?;
-            }
+            rights.act(|| match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Error::io("cannot remove", &folder, error))
+                }
+                _ => Ok(()),
+            })?;
         }
-        self.steps.iter().try_for_each(|words| self.step(words))
+        self.steps.iter().try_for_each(|words| self.step(words, &rights))
     }
 
-    fn step(&self, words: &[String]) -> Result<()> {
+    fn step(&self, words: &[String], rights: &Rights) -> Result<()> {
         let failed = |message: String| Error::new(Code::InstallFailed, message).at(self.folder.display());
         let Some((program, arguments)) = words.split_first() else { return Ok(()) };
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(&self.folder).stdin(std::process::Stdio::null());
-        as_owner(&mut command, &self.folder)?;
+        let mut command = rights.command(program);
+        command.args(arguments).current_dir(&self.folder);
+        for name in PROXIES {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
         let output = command.output().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
                 let package = if program == "npm" { "npm" } else { "python3-pip" };
@@ -126,25 +138,6 @@ fn end_of(stderr: &[u8], stdout: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(4)..].join("; ")
-}
-
-#[cfg(unix)]
-fn as_owner(command: &mut Command, folder: &Path) -> Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    use std::os::unix::process::CommandExt;
-    let meta = folder.metadata().map_err(|error| Error::io("cannot look at", folder, error))?;
-    if nix::unistd::geteuid().is_root() && meta.uid() != 0 {
-        command.uid(meta.uid()).gid(meta.gid());
-        if let Ok(Some(user)) = nix::unistd::User::from_uid(meta.uid().into()) {
-            command.env("HOME", user.dir);
-        }
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn as_owner(_command: &mut Command, _folder: &Path) -> Result<()> {
-    Ok(())
 }
 
 /// A word as a POSIX shell reads it back.

@@ -17,6 +17,7 @@ pub use interpreter::{Interpreter, Version};
 
 use super::Entry;
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -68,6 +69,10 @@ impl Inspector {
     /// # Errors
     /// `Io`, or `LockfileInvalid` when a lockfile can't be read at all; what is missing is no error, but a problem.
     pub fn inspect(&self, entry: &Entry) -> Result<Inspection> {
+        Rights::of_caller()?.act(|| self.look(entry))
+    }
+
+    fn look(&self, entry: &Entry) -> Result<Inspection> {
         let fixture = entry.fixture();
         let mut found = Inspection::default();
         let dependencies = &entry.definition.dependencies;
@@ -109,6 +114,10 @@ impl Inspector {
         &self,
         entries: impl IntoIterator<Item = &'a Entry>,
     ) -> Result<Vec<InstallCommand>> {
+        Rights::of_caller()?.act(|| self.plan(entries))
+    }
+
+    fn plan<'a>(&self, entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<InstallCommand>> {
         let mut plan = Vec::new();
         let mut seen = BTreeSet::new();
         for entry in entries {

@@ -1,7 +1,9 @@
 //! The Actions runner of this machine, when there is one.
 
 use super::{Check, Context};
+use crate::error::Error;
 use crate::host::hostfile::HostFile;
+use crate::host::rights::Rights;
 use serde::Deserialize;
 use std::path::Path;
 
@@ -41,11 +43,12 @@ pub(super) fn registration(context: &Context<'_>) -> Check {
 
 fn look(file: &HostFile) -> Check {
     let path = file.runner.root.join(".runner");
-    let bytes = match std::fs::read(&path) {
+    let read = || std::fs::read(&path).map_err(|error| Error::io("cannot read", &path, error));
+    let bytes = match Rights::over(&file.runner.root).and_then(|owner| owner.act(read)) {
         Ok(bytes) => bytes,
         Err(error) => {
             return Check::warn(
-                format!("{}: {error}", path.display()),
+                error.to_string(),
                 format!("register it: {}/config.sh --labels assay-bpf-runner …", file.runner.root.display()),
             );
         }

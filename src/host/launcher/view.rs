@@ -6,8 +6,10 @@
 use super::super::launch::{Bind, FileView};
 use crate::error::{Code, Error, Result};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
+use nix::sys::stat::Mode;
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -116,10 +118,15 @@ fn add_user(line: &str) -> Result<()> {
 }
 
 fn clone_of(bind: &Bind) -> Result<OwnedFd> {
-    let path = c_path(&bind.source)?;
-    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_RECURSIVE as libc::c_uint;
+    // Looked up once, with the rights that it is looked up with: what is cloned is what was found.
+    let found = bind.rights.act(|| {
+        openat(AT_FDCWD, &bind.source, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+            .map_err(|error| failed("looking up", &bind.source, error))
+    })?;
+    let flags =
+        OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_RECURSIVE | libc::AT_EMPTY_PATH) as libc::c_uint;
     // SAFETY: open_tree reads a C string and gives back a new descriptor or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, found.as_raw_fd(), c"".as_ptr(), flags) };
     if fd < 0 {
         return Err(failed("cloning", &bind.source, Errno::last()));
     }

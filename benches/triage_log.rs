@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench triage_log`. `ASSAY_GATES_BENCH_MIB` sets the size.
 
-use assay_gates::triage::{Rules, log};
+use assay_gates::triage::{Rules, gather};
 use std::error::Error;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = |text: &str| writeln!(std::io::stdout(), "{text}");
 
     let begun = Instant::now();
-    let (read, missing) = log::read_zip(&mut log::open_zip(&path)?, rules.patterns());
+    let (read, missing) = gather::read_logs(&mut gather::Tree::open(&path)?, rules.patterns());
     let seconds = begun.elapsed().as_secs_f64();
     let hits: usize = read.iter().map(|(_, scan)| scan.hits.len()).sum();
     out(&format!(

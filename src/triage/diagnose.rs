@@ -1,7 +1,7 @@
 //! Facts and rules to a diagnosis: pure, deterministic, fail-closed.
 
 use super::diagnosis::{Also, Diagnosis, Evidence, Next, RerunAnswer};
-use super::facts::{Case, Confidence, Fact, FactKind};
+use super::facts::{Case, Confidence, Fact, FactKind, Subject};
 use super::rules::{Class, Kind, Rerun, Rules};
 use crate::error::{Code, Error, Result};
 
@@ -14,8 +14,16 @@ pub const ENVIRONMENT: [&str; 6] =
 /// A class, the fact that fits it best, and the detail.
 struct Fit<'c> {
     class: usize,
+    rank: (usize, u8),
     fact: &'c Fact,
     detail: Option<String>,
+}
+
+impl Fit<'_> {
+    /// Smaller decides more.
+    fn order(&self) -> ((usize, u8), std::cmp::Reverse<Confidence>) {
+        (self.rank, std::cmp::Reverse(self.fact.weight()))
+    }
 }
 
 /// Diagnoses. Deterministic: the same case and rules give the same diagnosis.
@@ -25,16 +33,17 @@ struct Fit<'c> {
 pub fn diagnose(rules: &Rules, case: &Case) -> Result<Diagnosis> {
     let mut fits: Vec<Fit<'_>> = Vec::new();
     for fact in &case.facts {
-        for (class, detail) in rules.fits(fact) {
+        for (class, rank, detail) in rules.fits(fact) {
+            let fit = Fit { class, rank, fact, detail };
             match fits.iter_mut().find(|fit| fit.class == class) {
-                None => fits.push(Fit { class, fact, detail }),
-                // The weightiest fact speaks for its class, then the first.
-                Some(fit) if weight(fact) > weight(fit.fact) => *fit = Fit { class, fact, detail },
+                None => fits.push(fit),
+                // The highest rank speaks for its class, then the weightiest fact, then the first.
+                Some(other) if fit.order() < other.order() => *other = fit,
                 Some(_) => {}
             }
         }
     }
-    fits.sort_by_key(|fit| fit.class);
+    fits.sort_by_key(|fit| fit.rank);
     let green = |fit: &Fit<'_>| rules.classes()[fit.class].kind == Kind::Fine;
     let unknown = rules
         .class("unknown")
@@ -55,7 +64,7 @@ pub fn diagnose(rules: &Rules, case: &Case) -> Result<Diagnosis> {
     let confidence = match fact {
         None => Confidence::None,
         Some(_) if class.kind == Kind::Unknown => Confidence::None,
-        Some(fact) => weight(fact),
+        Some(fact) => fact.weight(),
     };
     let (gate, run) = where_it_failed(case, fact);
     let (divergence, context) = divergence(case, fact);
@@ -76,8 +85,8 @@ pub fn diagnose(rules: &Rules, case: &Case) -> Result<Diagnosis> {
         detail: decided.and_then(|fit| fit.detail.clone()),
         confidence,
         rerun: rerun(class, case),
-        evidence: fact.map(evidence),
-        next: Next { command: command(class, case, &gate), page: format!("runbook/{}", class.page) },
+        evidence: fact.or_else(|| end_of_a_step(case)).map(evidence),
+        next: Next { command: command(class, case), page: format!("runbook/{}", class.page) },
         exit: class.exit,
         gate: gate.unwrap_or_else(|| "unknown".to_owned()),
         run: run.map_or_else(|| "unknown".to_owned(), |run| run.to_string()),
@@ -94,13 +103,14 @@ pub fn diagnose(rules: &Rules, case: &Case) -> Result<Diagnosis> {
     })
 }
 
-fn weight(fact: &Fact) -> Confidence {
-    if fact.measured { Confidence::Low } else { fact.kind.confidence() }
-}
-
 fn evidence(fact: &Fact) -> Evidence {
     let line = fact.line().map(str::to_owned);
     Evidence { place: fact.place.clone(), key: fact.key.clone(), value: fact.value.clone(), line }
+}
+
+/// What is shown, though it decides nothing: how a step ended that is not known to be a gate.
+fn end_of_a_step(case: &Case) -> Option<&Fact> {
+    case.facts.iter().find(|fact| fact.kind == FactKind::ExitCode && !fact.measured)
 }
 
 /// Infrastructure may be retried only when the logs are there that would show a genuine failure.
@@ -126,11 +136,18 @@ fn where_it_failed(case: &Case, fact: Option<&Fact>) -> (Option<String>, Option<
         };
         case.facts.iter().filter(failed).find_map(|fact| fact.place.gate.clone())
     });
-    let run = fact.and_then(|fact| fact.place.run).or_else(|| {
+    let run = fact.and_then(|fact| fact.place.run.or_else(|| named_run(&fact.value))).or_else(|| {
         let same = |other: &&Fact| other.place.gate == gate && gate.is_some() && is_broken(other);
         case.facts.iter().filter(same).find_map(|fact| fact.place.run)
     });
     (gate, run)
+}
+
+/// `run 2: …`, as the driver begins its reasons.
+fn named_run(text: &str) -> Option<u32> {
+    let rest = text.split_once("run ")?.1;
+    let number = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    number.parse().ok()
 }
 
 fn is_broken(fact: &Fact) -> bool {
@@ -170,13 +187,40 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-fn command(class: &Class, case: &Case, gate: &Option<String>) -> String {
+/// The class's command for what was looked at. One that needs a run or results where only logs are known is of no use:
+/// then the page is.
+fn command(class: &Class, case: &Case) -> String {
+    let repository = case.repository.as_deref().unwrap_or("OWNER/NAME");
     let run = case.run_id.map(|id| id.to_string());
+    let source = match (case.subject, &run) {
+        (Subject::Run, Some(run)) => Some(format!("{run} --repo {repository}")),
+        (Subject::Root | Subject::Pack, _) => Some(quoted(&case.source)),
+        _ => None,
+    };
+    let lacks = |name: &str, value: &Option<String>| class.next.contains(name) && value.is_none();
+    if lacks("{run}", &run) || lacks("{source}", &source) {
+        return format!("assay-gates explain {}", class.id);
+    }
+    let selection = case.facts.iter().find(|fact| fact.key == "run.json:/selection");
+    let root = match case.subject {
+        Subject::Root => format!(" --root {}", quoted(&case.source)),
+        _ => String::new(),
+    };
     let filled = [
-        ("{run}", run.as_deref().unwrap_or("RUN")),
-        ("{repo}", case.repository.as_deref().unwrap_or("OWNER/NAME")),
-        ("{gate}", gate.as_deref().unwrap_or("GATE")),
-        ("{source}", run.as_deref().unwrap_or(&case.source)),
+        ("{run}", run.unwrap_or_default()),
+        ("{repo}", repository.to_owned()),
+        ("{selection}", quoted(selection.map_or("all", |fact| &fact.value))),
+        ("{root}", root),
+        ("{source}", source.unwrap_or_default()),
     ];
     filled.iter().fold(class.next.clone(), |command, (name, value)| command.replace(name, value))
+}
+
+/// A word of a command line, as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    match !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }

@@ -115,12 +115,21 @@ pub struct Fact {
     pub context: Vec<String>,
     /// A measured program printed it, so it may be forged.
     pub measured: bool,
+    /// How much what follows from it can be relied on, unless it is measured: then little.
+    pub confidence: Confidence,
 }
 
 impl Fact {
     /// A fact without context, not printed by a measured program.
     pub fn new(kind: FactKind, key: impl Into<String>, value: impl Into<String>, place: Place) -> Self {
-        Self { kind, key: key.into(), value: value.into(), place, context: Vec::new(), measured: false }
+        let (context, measured, confidence) = (Vec::new(), false, kind.confidence());
+        Self { kind, key: key.into(), value: value.into(), place, context, measured, confidence }
+    }
+
+    /// How far a verdict can rely on it.
+    #[must_use]
+    pub fn weight(&self) -> Confidence {
+        if self.measured { Confidence::Low } else { self.confidence }
     }
 
     /// The line of a log that says so.
@@ -133,11 +142,27 @@ impl Fact {
 /// What a run ran on and with, to compare with the last green one: name to value.
 pub type Environment = BTreeMap<String, String>;
 
+/// What was looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Subject {
+    /// A run on GitHub.
+    Run,
+    /// A proof root on disk.
+    Root,
+    /// A pack on disk.
+    Pack,
+    /// Logs alone.
+    #[default]
+    Logs,
+}
+
 /// Everything known of one run, pack, proof root or log.
 #[derive(Clone, Debug, Default)]
 pub struct Case {
     /// What was looked at, as the user would name it.
     pub source: String,
+    /// What that is.
+    pub subject: Subject,
     /// The run's page.
     pub url: Option<String>,
     /// The run's id, and the attempt that was used.

@@ -16,7 +16,7 @@ mod view;
 pub use diagnose::{ENVIRONMENT, diagnose};
 pub use diagnosis::{Also, Diagnosis, Evidence, Next, RerunAnswer};
 pub use drops::{ROWS, RunLosses, drops_view, losses};
-pub use facts::{Case, Changed, Confidence, Environment, Fact, FactKind, History, Place};
+pub use facts::{Case, Changed, Confidence, Environment, Fact, FactKind, History, Place, Subject};
 pub use rules::{Class, EMBEDDED, Example, Kind, Rerun, Rules, schema};
 pub use runbook::{PAGES, explain, page};
 pub use view::{human, markdown};

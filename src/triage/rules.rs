@@ -4,11 +4,12 @@
 //! genuine failure always vetoes an infrastructure verdict.
 
 use super::facts::{Fact, FactKind};
-use super::log::Patterns;
+use super::log::{Patterns, Sought};
 use crate::error::{Code, Error, Exit, Result};
 use regex::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// The rules that the binary was built with.
 pub const EMBEDDED: &str = include_str!("../../runbook/rules.yaml");
@@ -23,6 +24,8 @@ pub const SCHEMA: &str = "assay.gates.triage_rules.v0";
 pub struct RulesFile {
     /// `assay.gates.triage_rules.v0`.
     pub schema: String,
+    /// Who speaks in a log, by name: a regular expression for how each of their lines begins, mark included.
+    pub speakers: BTreeMap<String, String>,
     /// In the order of precedence.
     pub classes: Vec<Class>,
 }
@@ -44,7 +47,8 @@ pub struct Class {
     /// Exit code of `watch` for a run of this class.
     #[schemars(with = "String")]
     pub exit: Exit,
-    /// The exact next command. `{run}`, `{repo}`, `{gate}` and `{source}` are filled in.
+    /// The exact next command. Filled in: `{run}`, `{repo}`; `{source}`, the run, root or pack as an argument;
+    /// `{selection}` and `{root}`, for a run to go on with. Where only logs are known and it needs more, the page is next.
     pub next: String,
     /// File name of the runbook page, beside this file.
     pub page: String,
@@ -99,8 +103,12 @@ pub struct Matcher {
     pub matches: Option<String>,
     /// The value is a number above this.
     pub above: Option<f64>,
-    /// Regular expression that the name of the step contains, if the step is known.
+    /// Regular expression that the name of the step contains. A fact whose step is not known does not fit.
     pub step: Option<String>,
+    /// Who says it: one or more of the speakers. A line of a log must have one.
+    pub by: Option<OneOrMany>,
+    /// Ranks this behind the class of that name, for what decides less than the class's place says.
+    pub below: Option<String>,
     /// Also fits what a measured program printed; the confidence is low then.
     #[serde(default)]
     pub measured: bool,
@@ -117,11 +125,15 @@ pub enum OneOrMany {
 }
 
 impl OneOrMany {
-    fn contains(&self, text: &str) -> bool {
+    fn all(&self) -> &[String] {
         match self {
-            OneOrMany::One(one) => one == text,
-            OneOrMany::Many(many) => many.iter().any(|one| one == text),
+            OneOrMany::One(one) => std::slice::from_ref(one),
+            OneOrMany::Many(many) => many,
         }
+    }
+
+    fn contains(&self, text: &str) -> bool {
+        self.all().iter().any(|one| one == text)
     }
 }
 
@@ -151,22 +163,30 @@ pub struct Rules {
 #[derive(Debug)]
 struct Compiled {
     class: usize,
+    /// Place in the order of precedence: index of a class, and 1 behind it.
+    rank: (usize, u8),
     fact: FactKind,
+    by: Option<Regex>,
     key: Option<Regex>,
     equals: Option<OneOrMany>,
     matches: Option<Regex>,
     above: Option<f64>,
     step: Option<Regex>,
     measured: bool,
+    /// Neither runner, driver nor kernel says it: it counts only where something failed.
+    needs_failure: bool,
 }
 
-/// `error[AG301]: …`: how the tool prints its own errors.
-const CODE_LINE: &str = r"\berror\[(?<detail>AG\d{3})\]";
-/// How the runner ends a failed step.
-const EXIT_LINE: &str = r"Process completed with exit code (?<detail>\d+)";
-/// How the runner names its version in "Set up job".
-const RUNNER_LINE: &str = r"Current runner version: '(?<detail>[^']+)'";
-const FIXED: [&str; 3] = [CODE_LINE, EXIT_LINE, RUNNER_LINE];
+/// What is looked for beside the rules, and how its line begins: the tool's own errors (in a gate's log behind the run),
+/// the end of a failed step, the runner's version in "Set up job".
+const FIXED: [(&str, &str); 3] = [
+    (r"\berror\[(?<detail>AG\d{3})\]", r"^(?:##\[error\])?(?:FAIL: )?(?:run \d+: )?error\["),
+    (r"Process completed with exit code (?<detail>\d+)", r"^##\[error\]Process completed"),
+    (r"Current runner version: '(?<detail>[^']+)'", "^Current runner version"),
+];
+
+/// Speakers whose words count in every log.
+const TRUSTED: [&str; 4] = ["runner", "driver", "doctor", "kernel"];
 
 /// What a hit of [`Rules::patterns`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,30 +238,20 @@ impl Rules {
             }
         }
         let mut classes = file.classes;
+        let ids: Vec<String> = classes.iter().map(|class| class.id.clone()).collect();
         let mut matchers = Vec::new();
         for (index, class) in classes.iter_mut().enumerate() {
             for matcher in std::mem::take(&mut class.any) {
-                let place = |error: regex::Error| invalid(format!("class {}: {error}", class.id));
-                let regex =
-                    |pattern: Option<String>| pattern.map(|p| Regex::new(&p)).transpose().map_err(place);
-                let whole = matcher.key.map(|key| format!("^(?:{key})$"));
-                matchers.push(Compiled {
-                    class: index,
-                    fact: matcher
-                        .fact
-                        .ok_or_else(|| invalid(format!("class {}: a matcher without fact", class.id)))?,
-                    key: regex(whole)?,
-                    equals: matcher.equals,
-                    matches: regex(matcher.matches)?,
-                    above: matcher.above,
-                    step: regex(matcher.step)?,
-                    measured: matcher.measured,
-                });
+                let compiled = matcher.compile(index, &ids, &file.speakers);
+                matchers.push(compiled.map_err(|what| invalid(format!("class {}: {what}", class.id)))?);
             }
         }
         let lines = matchers.iter().filter(|matcher| matcher.fact == FactKind::Log);
-        let lines = lines.filter_map(|matcher| matcher.matches.as_ref().map(Regex::as_str));
-        let patterns = Patterns::new(FIXED.into_iter().chain(lines))?;
+        let lines = lines
+            .filter_map(|matcher| Some(Sought { text: matcher.matches.as_ref()?, by: matcher.by.as_ref() }));
+        let fixed = FIXED.map(|(text, by)| Some((Regex::new(text).ok()?, Regex::new(by).ok()?)));
+        let fixed = fixed.iter().flatten().map(|(text, by)| Sought { text, by: Some(by) });
+        let patterns = Patterns::new(fixed.chain(lines))?;
         Ok(Self { classes, matchers, patterns })
     }
 
@@ -269,6 +279,15 @@ impl Rules {
         &self.patterns
     }
 
+    /// A hit of that pattern counts only in a log in which something failed.
+    #[must_use]
+    pub fn needs_failure(&self, index: usize) -> bool {
+        let Some(line) = index.checked_sub(FIXED.len()) else { return false };
+        let lines =
+            self.matchers.iter().filter(|matcher| matcher.fact == FactKind::Log && matcher.matches.is_some());
+        lines.map(|matcher| matcher.needs_failure).nth(line).unwrap_or(true)
+    }
+
     /// What a hit of [`Self::patterns`] is.
     #[must_use]
     pub fn pattern(&self, index: usize) -> Pattern {
@@ -280,17 +299,63 @@ impl Rules {
         }
     }
 
-    /// Every class that `fact` fits, by index, with the detail that was caught.
-    pub fn fits<'r>(&'r self, fact: &'r Fact) -> impl Iterator<Item = (usize, Option<String>)> + 'r {
+    /// Every class that `fact` fits: its index, its rank in the order of precedence, and the detail that was caught.
+    pub fn fits<'r>(
+        &'r self,
+        fact: &'r Fact,
+    ) -> impl Iterator<Item = (usize, (usize, u8), Option<String>)> + 'r {
         let by_code = self.classes.iter().enumerate().filter_map(move |(index, class)| {
             let own = fact.kind == FactKind::Code && !fact.measured && class.codes.contains(&fact.value);
-            own.then(|| (index, Some(fact.value.clone())))
+            own.then(|| (index, (index, 0), Some(fact.value.clone())))
         });
-        let by_rule = self
-            .matchers
-            .iter()
-            .filter_map(move |matcher| matcher.fits(fact).map(|detail| (matcher.class, detail)));
+        let by_rule = self.matchers.iter().filter_map(move |matcher| {
+            matcher.fits(fact).map(|detail| (matcher.class, matcher.rank, detail))
+        });
         by_code.chain(by_rule)
+    }
+}
+
+impl Matcher {
+    /// The matcher of the class at `class`; the error is a fragment.
+    fn compile(
+        self,
+        class: usize,
+        ids: &[String],
+        speakers: &BTreeMap<String, String>,
+    ) -> Result<Compiled, String> {
+        let regex = |pattern: Option<String>| {
+            pattern.map(|p| Regex::new(&p)).transpose().map_err(|error| error.to_string())
+        };
+        let fact = self.fact.ok_or("a matcher without fact")?;
+        if fact == FactKind::Log && self.by.is_none() {
+            return Err("a line of a log without `by`: who says it?".to_owned());
+        }
+        let names = self.by.as_ref().map_or(&[][..], OneOrMany::all);
+        let begins: Result<Vec<&str>, String> = names
+            .iter()
+            .map(|name| Ok(speakers.get(name).ok_or(format!("there is no speaker {name}"))?.as_str()))
+            .collect();
+        let by = (!names.is_empty()).then_some(begins?.join("|")).map(|any| format!("^(?:{any})"));
+        let rank = match &self.below {
+            None => (class, 0),
+            Some(above) => {
+                (ids.iter().position(|id| id == above).ok_or(format!("there is no class {above}"))?, 1)
+            }
+        };
+        Ok(Compiled {
+            class,
+            rank,
+            fact,
+            by: regex(by)?,
+            key: regex(self.key.map(|key| format!("^(?:{key})$")))?,
+            equals: self.equals,
+            matches: regex(self.matches)?,
+            above: self.above,
+            step: regex(self.step)?,
+            measured: self.measured,
+            needs_failure: fact == FactKind::Log
+                && !names.iter().any(|name| TRUSTED.contains(&name.as_str())),
+        })
     }
 }
 
@@ -310,8 +375,11 @@ impl Compiled {
         if let Some(key) = &self.key {
             caught(key, &fact.key)?;
         }
+        if self.by.as_ref().is_some_and(|by| !by.is_match(&fact.value)) {
+            return None;
+        }
         if let Some(pattern) = &self.matches {
-            caught(pattern, &fact.value)?;
+            caught(pattern, unmarked(fact))?;
         }
         if self.equals.as_ref().is_some_and(|equals| !equals.contains(&fact.value)) {
             return None;
@@ -321,12 +389,24 @@ impl Compiled {
         {
             return None;
         }
-        if let (Some(pattern), Some(step)) = (&self.step, &fact.place.step)
-            && !pattern.is_match(step)
+        if let Some(pattern) = &self.step
+            && !fact.place.step.as_ref().is_some_and(|step| pattern.is_match(step))
         {
             return None;
         }
         Some(detail)
+    }
+}
+
+/// The value of a fact; of a line of a log the message, without its mark.
+fn unmarked(fact: &Fact) -> &str {
+    let value = fact.value.as_str();
+    match fact.kind {
+        FactKind::Log => {
+            let marks = ["##[error]", "##[warning]"];
+            marks.iter().find_map(|mark| value.strip_prefix(mark)).unwrap_or(value)
+        }
+        _ => value,
     }
 }
 

@@ -8,6 +8,7 @@ use crate::files::nearest;
 pub const PAGES: &[(&str, &str)] = &[
     ("acceptance-failed.md", include_str!("../../runbook/acceptance-failed.md")),
     ("artifact-missing.md", include_str!("../../runbook/artifact-missing.md")),
+    ("baseline-exceeded.md", include_str!("../../runbook/baseline-exceeded.md")),
     ("baseline-not-reestablished.md", include_str!("../../runbook/baseline-not-reestablished.md")),
     ("cancelled.md", include_str!("../../runbook/cancelled.md")),
     ("capture-incomplete.md", include_str!("../../runbook/capture-incomplete.md")),
@@ -24,18 +25,24 @@ pub const PAGES: &[(&str, &str)] = &[
     ("hidden-write.md", include_str!("../../runbook/hidden-write.md")),
     ("host-unfit.md", include_str!("../../runbook/host-unfit.md")),
     ("in-progress.md", include_str!("../../runbook/in-progress.md")),
+    ("interrupted.md", include_str!("../../runbook/interrupted.md")),
+    ("out-of-memory.md", include_str!("../../runbook/out-of-memory.md")),
     ("passed.md", include_str!("../../runbook/passed.md")),
     ("ring-drops.md", include_str!("../../runbook/ring-drops.md")),
     ("runner-lost.md", include_str!("../../runbook/runner-lost.md")),
     ("sdk-policy-id-mismatch.md", include_str!("../../runbook/sdk-policy-id-mismatch.md")),
     ("sdk-version-drift.md", include_str!("../../runbook/sdk-version-drift.md")),
+    ("setup-refused.md", include_str!("../../runbook/setup-refused.md")),
     ("setup-failed.md", include_str!("../../runbook/setup-failed.md")),
     ("skip-reported-as-success.md", include_str!("../../runbook/skip-reported-as-success.md")),
+    ("time-limit.md", include_str!("../../runbook/time-limit.md")),
     ("tool-error.md", include_str!("../../runbook/tool-error.md")),
     ("unknown.md", include_str!("../../runbook/unknown.md")),
     ("upload-failed.md", include_str!("../../runbook/upload-failed.md")),
     ("verifier-rejected.md", include_str!("../../runbook/verifier-rejected.md")),
     ("waiting-for-runner.md", include_str!("../../runbook/waiting-for-runner.md")),
+    ("workflow-invalid.md", include_str!("../../runbook/workflow-invalid.md")),
+    ("workspace-not-writable.md", include_str!("../../runbook/workspace-not-writable.md")),
 ];
 
 /// A page by its file name.

@@ -4,6 +4,7 @@ mod agents;
 #[path = "../support/answers.rs"]
 mod answers;
 mod broken;
+mod corpus;
 mod dispatch;
 mod drops;
 mod github;

@@ -95,8 +95,13 @@ pub fn add_artifacts<'a>(case: &mut Case, run: &Run, artifacts: &'a [Artifact]) 
         .filter(|artifact| artifact.name.starts_with(PACK_NAME))
         .max_by_key(|artifact| artifact.id);
     match pack {
-        None if run.status.as_deref() == Some("completed") => {
+        // Of a run that is not green the pack says nothing by its absence: what kept it away does.
+        None if run.conclusion.as_deref() == Some("success") => {
             case.push(Fact::new(FactKind::Artifact, "missing", PACK_NAME, place));
+            None
+        }
+        None if run.status.as_deref() == Some("completed") => {
+            case.missing.push(format!("artifact {PACK_NAME}-{}: the run has none", run.id));
             None
         }
         Some(pack) if pack.expired => {

@@ -8,12 +8,11 @@ mod run;
 mod tree;
 
 pub use api::PACK_NAME;
-pub use logs::gate_of_step;
+pub use logs::{LogFile, gate_of_step, read_logs};
 pub use run::{Scope, from_run};
 pub use tree::Tree;
 
-use super::facts::{Case, Fact, FactKind, Place};
-use super::log::{open_zip, read_zip, scan};
+use super::facts::{Case, Fact, FactKind, Place, Subject};
 use super::rules::Rules;
 use crate::error::{Code, Error, Result};
 use std::fs::File;
@@ -46,18 +45,44 @@ pub fn recognise(path: &Path) -> Result<OnDisk> {
             return Ok(OnDisk::Log);
         }
     }
-    let tree = Tree::open(path)?;
-    let has = |test: &dyn Fn(&str) -> bool| tree.names().iter().any(|name| test(name));
-    if has(&|name| name == "manifest.json" || name.starts_with("payload/")) {
-        Ok(OnDisk::Pack)
-    } else if has(&|name| name == "run.json" || name.starts_with("gates/")) {
-        Ok(OnDisk::ProofRoot)
-    } else if !path.is_dir() || has(&|name| name.ends_with(".txt") || name.ends_with(".log")) {
-        Ok(OnDisk::Logs)
-    } else {
-        let what = "expected a proof root (run.json, gates/), a pack (manifest.json, payload/) or logs, found none of them";
-        Err(Error::new(Code::TriageInput, what).at(path.display()))
+    let mut tree = Tree::open(path)?;
+    // A job may be called `gates` or `payload`, and its folder of step logs then is too.
+    let holds_gates = |tree: &Tree, prefix: &str| tree.names().iter().any(|name| is_of_a_gate(name, prefix));
+    if object(&mut tree, "manifest.json")
+        || object(&mut tree, "payload/run.json")
+        || holds_gates(&tree, "payload/")
+    {
+        return Ok(OnDisk::Pack);
     }
+    if object(&mut tree, "run.json") || holds_gates(&tree, "") {
+        return Ok(OnDisk::ProofRoot);
+    }
+    if !path.is_dir() || tree.names().iter().any(|name| name.ends_with(".txt") || name.ends_with(".log")) {
+        return Ok(OnDisk::Logs);
+    }
+    let what = "expected a proof root (run.json, gates/), a pack (manifest.json, payload/) or logs, found none of them";
+    Err(Error::new(Code::TriageInput, what).at(path.display()))
+}
+
+/// The file is there and begins as a JSON object does; its end may be lost.
+fn object(tree: &mut Tree, name: &str) -> bool {
+    let mut first = Vec::new();
+    let read =
+        tree.with(name, |reader| reader.take(64).read_to_end(&mut first).map_err(|error| error.to_string()));
+    matches!(read, Ok(Some(_))) && (first.is_empty() || first.trim_ascii_start().starts_with(b"{"))
+}
+
+/// `gates/ID/status.txt`, `gates/ID/run-1/…`: what a proof root holds of a gate.
+fn is_of_a_gate(name: &str, prefix: &str) -> bool {
+    let Some((_, file)) =
+        name.strip_prefix(prefix).and_then(|name| name.strip_prefix("gates/")?.split_once('/'))
+    else {
+        return false;
+    };
+    matches!(file, "status.txt" | "verdict.json" | "gate.log" | "baseline_diff.json")
+        || file.split_once('/').is_some_and(|(run, _)| {
+            run.strip_prefix("run-").is_some_and(|number| number.parse::<u32>().is_ok())
+        })
 }
 
 /// Reads what lies at `path`.
@@ -76,34 +101,16 @@ pub fn from_disk(rules: &Rules, path: &Path) -> Result<Case> {
 /// As [`from_disk`].
 pub fn add_from_disk(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
     match recognise(path)? {
-        OnDisk::ProofRoot => root::gather(rules, &mut Tree::open(path)?, "", case),
-        OnDisk::Pack => add_pack(rules, path, case)?,
-        OnDisk::Log => {
-            let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
-            let found =
-                scan(file, rules.patterns()).map_err(|error| Error::io("cannot read", path, error))?;
-            if found.bytes == 0 {
-                case.missing.push(format!("log {}: empty", path.display()));
-            }
-            let place = Place { file: Some(path.display().to_string()), ..Place::default() };
-            logs::add(rules, case, &place, found, false);
+        OnDisk::ProofRoot => {
+            case.subject = Subject::Root;
+            root::gather(rules, &mut Tree::open(path)?, "", case);
         }
-        OnDisk::Logs if path.is_dir() => {
-            let mut tree = Tree::open(path)?;
-            for name in tree.names().to_vec() {
-                let read = tree
-                    .with(&name, |reader| scan(reader, rules.patterns()).map_err(|error| error.to_string()));
-                match read {
-                    Ok(Some(found)) => {
-                        let place = Place { file: Some(name), ..Place::default() };
-                        logs::add(rules, case, &place, found, false);
-                    }
-                    Ok(None) => {}
-                    Err(error) => case.missing.push(format!("log {name}: {error}")),
-                }
-            }
+        OnDisk::Pack => {
+            case.subject = Subject::Pack;
+            add_pack(rules, path, case)?;
         }
-        OnDisk::Logs => add_log_zip(rules, path, case)?,
+        OnDisk::Log => add_log(rules, path, &path.display().to_string(), Place::default(), case)?,
+        OnDisk::Logs => add_logs(rules, path, case)?,
     }
     Ok(())
 }
@@ -130,22 +137,17 @@ pub fn add_pack(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
     Ok(())
 }
 
-/// Adds every log of a zip as the log endpoints give it.
+/// Adds every log of a zip as the log endpoints give it, or of the folder that it unpacks to.
 ///
 /// # Errors
-/// `LogUnreadable` when it is not a zip.
-pub fn add_log_zip(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
-    let (read, missing) = read_zip(&mut open_zip(path)?, rules.patterns());
-    if read.is_empty() {
+/// `LogUnreadable` when it is neither.
+pub fn add_logs(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
+    let (read, missing) = read_logs(&mut Tree::open(path)?, rules.patterns());
+    if read.is_empty() && missing.is_empty() {
         case.missing.push("log zip: no log in it".to_owned());
     }
     for (file, found) in read {
-        let place = Place {
-            job: file.job,
-            step: file.step.map(|(_, name)| name),
-            file: Some(file.name),
-            ..Place::default()
-        };
+        let place = Place { job: file.job, step: file.step, file: Some(file.name), ..Place::default() };
         logs::add(rules, case, &place, found, false);
     }
     case.missing.extend(missing);
@@ -155,14 +157,20 @@ pub fn add_log_zip(rules: &Rules, path: &Path, case: &mut Case) -> Result<()> {
 /// Adds one job's log.
 ///
 /// # Errors
-/// What the reader fails with, as a sentence.
+/// `Io` when the file can't be opened.
 pub fn add_job_log(rules: &Rules, job: &str, path: &Path, case: &mut Case) -> Result<()> {
+    let place = Place { job: Some(job.to_owned()), ..Place::default() };
+    add_log(rules, path, &format!("job {job}"), place, case)
+}
+
+/// Adds one log, called `name`; what came instead of a log is named among what is missing.
+fn add_log(rules: &Rules, path: &Path, name: &str, place: Place, case: &mut Case) -> Result<()> {
     let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
-    let found = scan(file, rules.patterns()).map_err(|error| Error::io("cannot read", path, error))?;
-    if found.bytes == 0 {
-        case.missing.push(format!("log of job {job}: empty"));
+    match logs::read_log(file, rules.patterns()) {
+        Ok(found) => {
+            logs::add(rules, case, &Place { file: Some(name.to_owned()), ..place }, found, false);
+        }
+        Err(what) => case.missing.push(format!("log of {name}: {what}")),
     }
-    let place = Place { job: Some(job.to_owned()), file: Some(format!("job {job}")), ..Place::default() };
-    logs::add(rules, case, &place, found, false);
     Ok(())
 }

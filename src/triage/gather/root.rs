@@ -6,11 +6,13 @@ use super::tree::Tree;
 use crate::evidence::Archive;
 use crate::pack::claims::Claims;
 use crate::triage::facts::{Case, Fact, FactKind, Place};
-use crate::triage::log::scan;
+use crate::triage::log::{Dressing, scan_as};
 use crate::triage::rules::Rules;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
+/// The status of a gate whose measuring was ended by whoever started it.
+const INTERRUPTED: &str = "interrupted";
 /// An archive is at most this large.
 const LARGEST_ARCHIVE: u64 = 100 << 20;
 
@@ -32,7 +34,7 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
     let selected = selection(run.as_ref(), manifest.as_ref());
     let mut gates = found.clone();
     gates.extend(selected.iter().flatten().cloned());
-    let mut passed = Vec::new();
+    let mut statuses = Vec::new();
     for gate in &gates {
         let status = if found.contains(gate) {
             let listed = manifest.as_ref().and_then(|manifest| status_in(manifest, gate));
@@ -40,10 +42,18 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
         } else {
             "missing".to_owned()
         };
+        statuses.push((gate.clone(), status));
+    }
+    // Behind an interruption nothing ran, and nobody says that it did.
+    let interrupted = statuses.iter().any(|(_, status)| status == INTERRUPTED);
+    let mut passed = Vec::new();
+    for (gate, mut status) in statuses {
         let place =
             Place { gate: Some(gate.clone()), file: Some(format!("{gates_at}{gate}")), ..Place::default() };
         if status == "passed" {
-            passed.push(gate.clone());
+            passed.push(gate);
+        } else if status == "missing" && interrupted {
+            "not_reached".clone_into(&mut status);
         }
         case.push(Fact::new(FactKind::Gate, "status", status, place));
     }
@@ -100,12 +110,25 @@ fn one_gate(
     let folder = format!("{at}{gate}/");
     let place = |file: &str, run: Option<u32>| Place {
         gate: Some(gate.to_owned()),
+        step: Some(format!("Gate: {gate}")),
         run,
         file: Some(file.to_owned()),
         ..Place::default()
     };
     let verdict_file = format!("{folder}verdict.json");
-    let verdict = json(tree, &verdict_file, "verdict.json", &place(&verdict_file, None), case);
+    let mut found = Vec::new();
+    let verdict = read_json(tree, &verdict_file, &place(&verdict_file, None), case);
+    let interrupted = verdict.as_ref().map(interrupted_runs).unwrap_or_default();
+    let passed = verdict.as_ref().map(|verdict| runs_with(verdict, "passed")).unwrap_or_default();
+    if let Some(verdict) = &verdict {
+        let place = place(&verdict_file, None);
+        flatten("verdict.json", &without_runs(verdict, &interrupted), &place, &mut found);
+        case.facts.append(&mut found);
+        for run in &interrupted {
+            let place = Place { run: Some(*run), ..place.clone() };
+            case.push(Fact::new(FactKind::Gate, "interrupted", format!("run {run}"), place));
+        }
+    }
     let mut archives = 0;
     let numbers: BTreeSet<u32> = tree
         .names()
@@ -120,8 +143,9 @@ fn one_gate(
             ("extract/observation-health.json", "observation-health.json"),
             ("extract/correlation-report.json", "correlation-report.json"),
         ] {
-            // The verdict repeats every result; a second copy would only say it twice.
-            if name == "result.json" && verdict.is_some() {
+            // The verdict repeats every result; a second copy would only say it twice. What an interrupted run lacks
+            // follows from the interruption.
+            if name == "result.json" && verdict.is_some() || interrupted.contains(&run) {
                 continue;
             }
             let path = format!("{runs}{file}");
@@ -129,7 +153,11 @@ fn one_gate(
         }
         archives += verify_archives(tree, &runs, &place("", Some(run)), case);
         sdk_versions(tree, &runs, case);
+        // A run that passed has no failure that its program could explain.
         for measured in ["stdout.log", "stderr.log"] {
+            if passed.contains(&run) {
+                continue;
+            }
             log(
                 rules,
                 tree,
@@ -141,7 +169,24 @@ fn one_gate(
         }
     }
     let log_file = format!("{folder}gate.log");
+    let before = case.facts.len();
     log(rules, tree, &log_file, place(&log_file, None), false, case);
+    let of_interrupted = |fact: &Fact| {
+        let named = |run: &u32| fact.value.contains(&format!("run {run}: "));
+        interrupted.iter().any(named) && fact.kind == FactKind::Log
+    };
+    let mut index = 0;
+    case.facts.retain(|fact| {
+        index += 1;
+        index <= before || !of_interrupted(fact)
+    });
+    if !interrupted.is_empty() {
+        return INTERRUPTED.to_owned();
+    }
+    let explained = verdict
+        .as_ref()
+        .and_then(|verdict| verdict.get("reasons")?.as_array())
+        .is_some_and(|reasons| !reasons.is_empty());
     let status_file = format!("{folder}status.txt");
     match tree.read(&status_file) {
         Ok(Some(text)) if archives == 0 && text.trim_ascii() == b"passed" => {
@@ -150,6 +195,10 @@ fn one_gate(
         }
         Ok(Some(text)) => {
             let word = String::from_utf8_lossy(&text).trim().to_owned();
+            // The driver says why, and its exit code says that it did not pass.
+            if word == "skipped" && explained {
+                return "skipped_with_reason".to_owned();
+            }
             if matches!(word.as_str(), "passed" | "failed" | "skipped" | "incomplete") {
                 word
             } else {
@@ -193,15 +242,61 @@ fn verify_archives(tree: &mut Tree, runs: &str, place: &Place, case: &mut Case) 
 }
 
 fn log(rules: &Rules, tree: &mut Tree, name: &str, place: Place, measured: bool, case: &mut Case) {
-    match tree.with(name, |reader| scan(reader, rules.patterns()).map_err(|error| error.to_string())) {
+    let read = tree.with(name, |reader| {
+        // The driver wrote it: no page, no other program's form.
+        scan_as(reader, rules.patterns(), Dressing::Runner).map_err(|error| error.to_string())
+    });
+    match read {
         Ok(Some(found)) => logs::add(rules, case, &place, found, measured),
         Ok(None) => {}
         Err(error) => case.missing.push(format!("log {name}: {error}")),
     }
 }
 
+/// The runs of a verdict in which `key` is true.
+fn runs_with(verdict: &Value, key: &str) -> BTreeSet<u32> {
+    let runs = verdict.get("runs").and_then(Value::as_array).into_iter().flatten();
+    let with = runs.filter(|run| run.get(key).and_then(Value::as_bool) == Some(true));
+    with.filter_map(|run| u32::try_from(run.get("run")?.as_u64()?).ok()).collect()
+}
+
+/// Runs that whoever started them ended.
+fn interrupted_runs(verdict: &Value) -> BTreeSet<u32> {
+    runs_with(verdict, "interrupted")
+}
+
+/// A verdict without those runs, and without the reasons that follow from their end.
+fn without_runs(verdict: &Value, runs: &BTreeSet<u32>) -> Value {
+    let mut verdict = verdict.clone();
+    if runs.is_empty() {
+        return verdict;
+    }
+    if let Some(all) = verdict.get_mut("runs").and_then(Value::as_array_mut) {
+        let number = |run: &Value| u32::try_from(run.get("run")?.as_u64()?).ok();
+        all.retain(|run| number(run).is_none_or(|number| !runs.contains(&number)));
+    }
+    if let Some(reasons) = verdict.get_mut("reasons").and_then(Value::as_array_mut) {
+        let follows = |reason: &str| {
+            runs.iter().any(|run| reason.starts_with(&format!("run {run}: ")))
+                || reason.ends_with("runs were measured")
+                || reason == "a single run can't show agreement"
+                || reason == "the runs could not be compared"
+        };
+        reasons.retain(|reason| reason.as_str().is_none_or(|reason| !follows(reason)));
+    }
+    verdict
+}
+
 /// Reads a JSON file into facts; what is there and can't be read is itself a finding.
 fn json(tree: &mut Tree, path: &str, name: &str, place: &Place, case: &mut Case) -> Option<Value> {
+    let value = read_json(tree, path, place, case)?;
+    let place = Place { file: Some(path.to_owned()), ..place.clone() };
+    flatten(name, &value, &place, &mut case.facts);
+    Some(value)
+}
+
+/// Reads a JSON file; what is there and can't be read is itself a finding.
+fn read_json(tree: &mut Tree, path: &str, place: &Place, case: &mut Case) -> Option<Value> {
     let bad = |error: String, case: &mut Case| {
         let place = Place { file: Some(path.to_owned()), ..place.clone() };
         case.push(Fact::new(FactKind::Artifact, "verify", format!("{path}: {error}"), place));
@@ -212,13 +307,10 @@ fn json(tree: &mut Tree, path: &str, name: &str, place: &Place, case: &mut Case)
         Ok(None) => return None,
         Err(error) => return bad(error, case),
     };
-    let value: Value = match serde_json::from_slice(&bytes) {
-        Ok(value) => value,
-        Err(error) => return bad(error.to_string(), case),
-    };
-    let place = Place { file: Some(path.to_owned()), ..place.clone() };
-    flatten(name, &value, &place, &mut case.facts);
-    Some(value)
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Some(value),
+        Err(error) => bad(error.to_string(), case),
+    }
 }
 
 fn sdk_versions(tree: &mut Tree, runs: &str, case: &mut Case) {

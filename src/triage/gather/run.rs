@@ -3,11 +3,11 @@
 //! Only the run itself must be there. Everything else that can't be had is named among what was missing, with the
 //! permission that it needs.
 
-use super::{add_job_log, add_log_zip, add_pack, api};
+use super::{add_job_log, add_logs, add_pack, api};
 use crate::error::{Code, Error, Result};
 use crate::github::rest::{Client, Job, Run, RunQuery, RunTarget};
 use crate::triage::diagnose::ENVIRONMENT;
-use crate::triage::facts::{Case, Changed, Environment, History};
+use crate::triage::facts::{Case, Changed, Environment, History, Subject};
 use crate::triage::rules::Rules;
 use std::path::Path;
 
@@ -37,6 +37,7 @@ pub async fn from_run(
     let run = find(client, target, scope).await?;
     let mut case = Case { source: format!("run {}", run.id), ..Case::default() };
     case.repository = Some(client.repository().to_owned());
+    case.subject = Subject::Run;
     api::add_run(&mut case, &run);
     let attempt = target.attempt.or(run.run_attempt).unwrap_or(1);
     case.attempt = Some(attempt);
@@ -127,7 +128,7 @@ async fn logs(
     let zip = scratch.join("logs.zip");
     let before = case.missing.len();
     let whole = match client.log_zip(run.id, attempt, &zip).await {
-        Ok(_) => add_log_zip(rules, &zip, case),
+        Ok(_) => add_logs(rules, &zip, case),
         Err(error) => Err(error),
     };
     if whole.is_ok() && case.missing.len() == before {
@@ -194,7 +195,7 @@ async fn changed(client: &Client, rules: &Rules, run: &Run, workflow: &str, case
     let zip = scratch.join("green-logs.zip");
     if client.log_zip(green.id, green.run_attempt.unwrap_or(1), &zip).await.is_ok() {
         // Only the runner's version is wanted; a log that can't be read leaves it unknown.
-        let _unreadable = add_log_zip(rules, &zip, &mut then);
+        let _unreadable = add_logs(rules, &zip, &mut then);
     }
     case.missing.extend(
         then.missing

@@ -31,7 +31,7 @@ impl Tree {
             names.sort();
             Tree::Folder(path.to_owned(), names)
         } else {
-            let zip = crate::triage::log::open_zip(path)?;
+            let zip = open_zip(path)?;
             names.extend(zip.file_names().filter_map(|name| name.ok()).map(|name| name.to_string()));
             names.retain(|name| !name.ends_with('/'));
             names.sort();
@@ -49,6 +49,15 @@ impl Tree {
     pub fn names(&self) -> &[String] {
         match self {
             Tree::Folder(_, names) | Tree::Zip(_, names) => names,
+        }
+    }
+
+    /// The length of a file; `None` when it is not there or nobody knows.
+    #[must_use]
+    pub fn size(&mut self, name: &str) -> Option<u64> {
+        match self {
+            Tree::Folder(root, _) => Some(std::fs::symlink_metadata(root.join(name)).ok()?.len()),
+            Tree::Zip(zip, _) => Some(zip.by_name(name).ok()?.size()),
         }
     }
 
@@ -95,6 +104,15 @@ impl Tree {
             }
         }
     }
+}
+
+fn open_zip(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
+    let file = File::open(path).map_err(|error| Error::io("cannot open", path, error))?;
+    ZipArchive::new(BufReader::new(file)).map_err(|error| {
+        Error::new(Code::LogUnreadable, format!("expected a zip, found: {error}"))
+            .at(path.display())
+            .hint("download it again: gh run view RUN --log")
+    })
 }
 
 /// Regular files only: a link could lead anywhere.

@@ -1,10 +1,12 @@
-//! Workflow logs as they really are: zips with several layouts, missing step files, byte order marks in the middle,
-//! lines without a time, colours, broken UTF-8, and a gibibyte of it.
+//! Workflow logs as they really are: several forms, zips with several layouts, missing step files, byte order marks in
+//! the middle, lines without a time, colours, broken UTF-8, and a gibibyte of it.
 
+mod dressing;
 mod line;
 mod scan;
-mod zipped;
+mod sniff;
 
-pub use line::{Line, Tag, parse};
-pub use scan::{Hit, Patterns, Scan, scan};
-pub use zipped::{LogFile, open_zip, read_zip};
+pub use dressing::Dressing;
+pub use line::{Line, Tag};
+pub use scan::{Hit, Patterns, Scan, Sought, scan, scan_as};
+pub use sniff::unlike_a_log;

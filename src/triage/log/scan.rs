@@ -1,13 +1,14 @@
 //! A log of any length to the few lines that matter, in constant memory.
 //!
-//! The text is searched a mebibyte at a time with one automaton of all patterns; only lines in which that finds
-//! something are taken apart. What a measured program printed stands between `::stop-commands::TOKEN` and `::TOKEN::`:
-//! hits in there are marked, because the program may have forged them.
+//! Every line is searched with one automaton of all patterns; only lines in which that finds something are taken apart.
+//! What a measured program printed stands between `::stop-commands::TOKEN` and `::TOKEN::`: hits in there are marked,
+//! because the program may have forged them. The script that the runner prints under `##[group]Run …` gives no hits.
 
-use super::line::{self, Tag};
+use super::dressing::Dressing;
+use super::line::{Line, Tag};
 use crate::error::{Code, Error, Result};
 use regex::bytes::Regex as BytesRegex;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 
 const CHUNK: usize = 1 << 20;
@@ -18,34 +19,54 @@ const BEFORE: usize = 7;
 const AFTER: usize = 3;
 /// A context line or a hit longer than this is cut.
 const LONGEST: usize = 2000;
-/// Hits kept per pattern: the first ones decide.
+/// Hits kept per pattern, of the driver's and the runner's lines and of measured ones each: the first ones decide.
 const KEPT: usize = 3;
+/// On a page a script ends with the line that names its shell, at most so many lines below its title.
+const LONGEST_SCRIPT: u32 = 400;
+/// Commands of a step that are remembered.
+const COMMANDS: usize = 8;
 
-/// What to look for. Patterns see the message without time, mark and colours, but must not be anchored.
+/// One pattern, and who must say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sought<'p> {
+    /// What the message contains, without time, mark and colours. A leading `^` is left out of the first search.
+    pub text: &'p regex::Regex,
+    /// Anchored over mark and message; `None`: whoever.
+    pub by: Option<&'p regex::Regex>,
+}
+
+/// What to look for.
 #[derive(Debug)]
 pub struct Patterns {
-    each: Vec<regex::Regex>,
+    each: Vec<(regex::Regex, Option<regex::Regex>)>,
     any: BytesRegex,
 }
 
+/// What changes the reader's state: marks, fences, act's words, our own command; and an escape, which may stand in the
+/// middle of what a pattern looks for.
+const STATE: &str = r"##\[(?:(?:end)?group|error)\]|::error|::(?:end)?group::|::stop-commands::|\x1b|exitcode '|\xe2\xad\x90|(?:ASSAY_GATES\}?\x22?|assay-gates\x22?) +[a-z]";
+
 impl Patterns {
-    /// Compiles the patterns.
+    /// Joins the patterns.
     ///
     /// # Errors
-    /// `RulesInvalid` for a pattern that isn't a regular expression.
-    pub fn new<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Self> {
+    /// `RulesInvalid` when they are too large together.
+    pub fn new<'p>(patterns: impl IntoIterator<Item = Sought<'p>>) -> Result<Self> {
         let invalid = |error: regex::Error| Error::new(Code::RulesInvalid, format!("log pattern: {error}"));
-        let patterns: Vec<&str> = patterns.into_iter().collect();
-        let each: Result<Vec<_>> = patterns.iter().map(|p| regex::Regex::new(p).map_err(invalid)).collect();
-        // The marks change the reader's state; an escape may stand in the middle of what a pattern looks for.
-        let mut any = r"##\[(?:end)?group\]|::stop-commands::|\x1b".to_owned();
-        for pattern in &patterns {
+        let patterns = patterns.into_iter();
+        let each: Vec<_> = patterns.map(|sought| (sought.text.clone(), sought.by.cloned())).collect();
+        let mut any = format!("(?-u:{STATE})");
+        for (pattern, _) in &each {
             any.push_str("|(?:");
-            any.push_str(&pattern.replace("(?<detail>", "(?:"));
+            any.push_str(&pattern.as_str().trim_start_matches('^').replace("(?<detail>", "(?:"));
             any.push(')');
         }
-        let any = regex::bytes::RegexBuilder::new(&any).size_limit(64 << 20).build().map_err(invalid)?;
-        Ok(Self { each: each?, any })
+        let any = regex::bytes::RegexBuilder::new(&any)
+            .unicode(false)
+            .size_limit(64 << 20)
+            .build()
+            .map_err(invalid)?;
+        Ok(Self { each, any })
     }
 }
 
@@ -56,16 +77,20 @@ pub struct Hit {
     pub pattern: usize,
     /// From 1.
     pub line: u64,
+    /// The job, where the form of the log names it.
+    pub job: Option<String>,
+    /// The step, where the form of the log names it.
+    pub step: Option<String>,
     /// The runner's time of that line.
     pub time: Option<String>,
-    /// The message.
+    /// Mark and message.
     pub text: String,
     /// What the pattern's group `detail` caught.
     pub detail: Option<String>,
     /// The line stands in what a measured program printed.
     pub measured: bool,
-    /// The group that the line stands in.
-    pub group: Option<String>,
+    /// The title of the step's group (`Run …`) and the lines of its script that start this tool.
+    pub commands: Vec<String>,
     /// Up to seven lines before, the line itself marked `> `, up to three after.
     pub context: Vec<String>,
 }
@@ -79,14 +104,27 @@ pub struct Scan {
     pub lines: u64,
     /// Bytes read.
     pub bytes: u64,
+    /// Lines in which the runner says that something failed.
+    pub failures: u64,
 }
 
-/// Reads a log to its end.
+/// Reads a log to its end, in whatever form it comes.
 ///
 /// # Errors
 /// What the reader fails with; what was found before is lost, because a cut log proves nothing.
 pub fn scan(mut reader: impl Read, patterns: &Patterns) -> std::io::Result<Scan> {
-    let mut scanner = Scanner::new(patterns);
+    let mut head = Vec::new();
+    reader.by_ref().take(LOOK_BACK as u64).read_to_end(&mut head)?;
+    let dressing = Dressing::of_head(&head);
+    scan_as(head.as_slice().chain(reader), patterns, dressing)
+}
+
+/// As [`scan`], of a log whose form is known.
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_as(mut reader: impl Read, patterns: &Patterns, dressing: Dressing) -> std::io::Result<Scan> {
+    let mut scanner = Scanner::new(patterns, dressing);
     let mut buffer: Vec<u8> = Vec::with_capacity(CHUNK + LOOK_BACK);
     let (mut done, mut end) = (0, false);
     while !end {
@@ -108,27 +146,53 @@ pub fn scan(mut reader: impl Read, patterns: &Patterns) -> std::io::Result<Scan>
     Ok(scanner.finish())
 }
 
-struct Scanner<'p> {
-    patterns: &'p Patterns,
-    found: Scan,
-    group: Option<String>,
+/// Where the reader stands in the lines of one job or step.
+#[derive(Clone, Debug, Default)]
+struct State {
+    step: Option<String>,
+    commands: Vec<String>,
     /// `::TOKEN::`, while commands are stopped.
     fence: Option<Vec<u8>>,
+    script: Script,
+}
+
+/// Whether the lines are the script that the runner prints before a step.
+#[derive(Clone, Copy, Debug, Default)]
+enum Script {
+    #[default]
+    No,
+    /// Between the marks of its group.
+    Printed,
+    /// Below a title without marks: hits from there on are taken back when the line comes that names the shell.
+    Perhaps { first: usize, left: u32 },
+    /// Behind that line: the environment, further in.
+    Environment,
+}
+
+struct Scanner<'p> {
+    patterns: &'p Patterns,
+    dressing: Dressing,
+    found: Scan,
+    origin: Vec<u8>,
+    state: State,
+    others: BTreeMap<Vec<u8>, State>,
     /// Hits that still want lines after them.
     open: VecDeque<(usize, usize)>,
-    kept: Vec<usize>,
+    kept: Vec<[usize; 2]>,
     ends_with_newline: bool,
 }
 
 impl<'p> Scanner<'p> {
-    fn new(patterns: &'p Patterns) -> Self {
+    fn new(patterns: &'p Patterns, dressing: Dressing) -> Self {
         Self {
             patterns,
+            dressing,
             found: Scan::default(),
-            group: None,
-            fence: None,
+            origin: Vec::new(),
+            state: State::default(),
+            others: BTreeMap::new(),
             open: VecDeque::new(),
-            kept: vec![0; patterns.each.len()],
+            kept: vec![[0; 2]; patterns.each.len()],
             ends_with_newline: true,
         }
     }
@@ -136,64 +200,136 @@ impl<'p> Scanner<'p> {
     /// Takes `text[from..]`; what stands before is context.
     fn chunk(&mut self, text: &[u8], from: usize) {
         self.after_context(text, from);
-        let (mut at, mut counted) = (from, from);
-        while at < text.len() {
-            // In a fence, everything up to its end is the measured program's.
-            let fence_end =
-                self.fence.as_ref().map(|close| find(&text[at..], close).map_or(text.len(), |end| at + end));
-            let limit = fence_end.unwrap_or(text.len());
-            let Some(candidate) = self.patterns.any.find_at(&text[..limit], at) else {
-                at = limit;
-                if fence_end.is_some_and(|end| end < text.len()) {
-                    self.fence = None;
-                    at = line_end(text, limit);
-                }
-                continue;
-            };
-            // A line longer than a chunk goes on behind what was counted already.
-            let start = line_start(text, candidate.start()).max(counted);
-            let end = line_end(text, candidate.start());
-            self.found.lines += count_newlines(&text[counted..start]);
-            counted = start;
-            self.line(text, start, end, fence_end.is_some());
-            at = end.max(candidate.start() + 1);
+        let mut start = from;
+        while start < text.len() {
+            let end = line_end(text, start);
+            self.line(text, start, end);
+            self.found.lines += u64::from(text[end - 1] == b'\n');
+            start = end;
         }
-        self.found.lines += count_newlines(&text[counted..]);
         if text.len() > from {
             self.ends_with_newline = text.ends_with(b"\n");
         }
     }
 
-    fn line(&mut self, text: &[u8], start: usize, end: usize, measured: bool) {
-        let line = line::parse(text[start..end].strip_suffix(b"\n").unwrap_or(&text[start..end]));
-        let measured = measured || is_quoted(&line.text);
-        if !measured {
-            match line.tag {
-                Some(Tag::Group) => self.group = Some(cut(&line.text)),
-                Some(Tag::EndGroup) => self.group = None,
-                _ => {}
-            }
-            if let Some(token) = line.text.trim_start().strip_prefix("::stop-commands::") {
-                self.fence = Some(format!("::{}::", token.trim_end()).into_bytes());
+    fn line(&mut self, text: &[u8], start: usize, end: usize) {
+        let raw = trim(&text[start..end]);
+        let origin = self.dressing.origin(raw);
+        if origin != self.origin {
+            let next = self.others.remove(origin).unwrap_or_default();
+            let before = std::mem::replace(&mut self.origin, origin.to_vec());
+            self.others.insert(before, std::mem::replace(&mut self.state, next));
+        }
+        let closes = self.state.fence.as_ref().is_some_and(|close| find(raw, close).is_some());
+        let on_page = matches!(self.dressing, Dressing::Page(_));
+        if !closes && !on_page && !self.patterns.any.is_match(raw) {
+            return;
+        }
+        let line = self.dressing.line(raw);
+        if let Some(close) = &self.state.fence {
+            if closes && line.text.trim_start().as_bytes().starts_with(close) {
+                self.state.fence = None;
                 return;
             }
+        } else if !is_quoted(&line.text) && self.turns(&line) {
+            return;
         }
-        for (index, pattern) in self.patterns.each.iter().enumerate() {
-            if self.kept[index] >= KEPT {
+        let measured = self.state.fence.is_some() || is_quoted(&line.text);
+        self.hits(&line, measured, text, start, end);
+    }
+
+    /// What the line does to the state; true when it can't be a hit.
+    fn turns(&mut self, line: &Line) -> bool {
+        if let Some(token) = line.text.trim_start().strip_prefix("::stop-commands::") {
+            self.state.fence = Some(format!("::{}::", token.trim_end()).into_bytes());
+            return true;
+        }
+        let first = self.found.hits.len();
+        match line.tag {
+            Some(Tag::Step) => {
+                self.state = State { step: Some(line.text.clone()), ..State::default() };
+                return true;
+            }
+            Some(Tag::Group | Tag::Title) => {
+                let script = match line.tag {
+                    Some(Tag::Title) => Script::Perhaps { first, left: LONGEST_SCRIPT },
+                    _ => Script::Printed,
+                };
+                let is_script = line.text.starts_with("Run ");
+                self.state.script = if is_script { script } else { Script::No };
+                if is_script {
+                    self.state.commands = vec![cut(&line.text)];
+                }
+                return true;
+            }
+            Some(Tag::EndGroup) => self.state.script = Script::No,
+            Some(Tag::Error) => {
+                self.state.script = Script::No;
+                self.found.failures += 1;
+            }
+            _ => {}
+        }
+        match self.state.script {
+            Script::No => return line.tag == Some(Tag::EndGroup),
+            Script::Printed => {}
+            Script::Perhaps { first, .. } if line.text.starts_with("shell: ") => {
+                for hit in self.found.hits.drain(first.min(self.found.hits.len())..) {
+                    let kept = &mut self.kept[hit.pattern][usize::from(hit.measured)];
+                    *kept = kept.saturating_sub(1);
+                }
+                self.open.retain(|(hit, _)| *hit < first);
+                self.state.script = Script::Environment;
+            }
+            Script::Perhaps { first, left } => {
+                self.remember(&line.text);
+                self.state.script = match left {
+                    0 => Script::No,
+                    _ => Script::Perhaps { first, left: left - 1 },
+                };
+                return false;
+            }
+            Script::Environment if line.text.starts_with("  ") || line.text == "env:" => {}
+            Script::Environment => {
+                self.state.script = Script::No;
+                return false;
+            }
+        }
+        self.remember(&line.text);
+        true
+    }
+
+    /// A line of a script that starts this tool tells what the step does.
+    fn remember(&mut self, text: &str) {
+        if self.state.commands.len() < COMMANDS
+            && (text.contains("assay-gates") || text.contains("ASSAY_GATES"))
+        {
+            self.state.commands.push(cut(text));
+        }
+    }
+
+    fn hits(&mut self, line: &Line, measured: bool, text: &[u8], start: usize, end: usize) {
+        let whole = line.to_string();
+        for (index, (pattern, by)) in self.patterns.each.iter().enumerate() {
+            if self.kept[index][usize::from(measured)] >= KEPT {
                 continue;
             }
             let Some(caught) = pattern.captures(&line.text) else { continue };
-            self.kept[index] += 1;
-            let mut context = before(text, start);
-            context.push(format!("> {}", cut(&line.text)));
+            if by.as_ref().is_some_and(|by| !by.is_match(&whole)) {
+                continue;
+            }
+            self.kept[index][usize::from(measured)] += 1;
+            let mut context = self.before(text, start);
+            context.push(format!("> {}", cut(&whole)));
             self.found.hits.push(Hit {
                 pattern: index,
                 line: self.found.lines + 1,
-                time: line.time.map(str::to_owned),
-                text: cut(&line.text),
+                job: line.job.clone(),
+                step: line.step.clone().or_else(|| self.state.step.clone()),
+                time: line.time.clone(),
+                text: cut(&whole),
                 detail: caught.name("detail").map(|detail| detail.as_str().to_owned()),
                 measured,
-                group: self.group.clone(),
+                commands: self.state.commands.clone(),
                 context,
             });
             let mut at = end;
@@ -207,7 +343,6 @@ impl<'p> Scanner<'p> {
             }
         }
     }
-
     /// Gives hits at the end of the last chunk their lines after.
     fn after_context(&mut self, text: &[u8], from: usize) {
         for (hit, mut wanted) in std::mem::take(&mut self.open) {
@@ -221,8 +356,21 @@ impl<'p> Scanner<'p> {
 
     fn add_context(&mut self, hit: usize, text: &[u8], at: usize) -> usize {
         let end = line_end(text, at);
-        self.found.hits[hit].context.push(format!("  {}", cut(&line::parse(trim(&text[at..end])).text)));
+        self.found.hits[hit]
+            .context
+            .push(format!("  {}", cut(&self.dressing.line(trim(&text[at..end])).to_string())));
         end
+    }
+
+    fn before(&self, text: &[u8], start: usize) -> Vec<String> {
+        let mut lines = VecDeque::new();
+        let mut end = start;
+        while end > 0 && lines.len() < BEFORE {
+            let begin = line_start(text, end - 1);
+            lines.push_front(format!("  {}", cut(&self.dressing.line(trim(&text[begin..end])).to_string())));
+            end = begin;
+        }
+        lines.into()
     }
 
     fn finish(mut self) -> Scan {
@@ -233,24 +381,13 @@ impl<'p> Scanner<'p> {
     }
 }
 
-/// `run 1 stderr | …`: how a gate's log quotes what the measured program printed.
+/// How the driver quotes what a measured program printed or touched: `run 1 stderr | …`, `diff | …`, `  | …`.
 fn is_quoted(text: &str) -> bool {
-    let quoted = || {
+    let of_run = || {
         let rest = text.strip_prefix("run ")?.trim_start_matches(|c: char| c.is_ascii_digit());
         rest.strip_prefix(" stdout | ").or_else(|| rest.strip_prefix(" stderr | "))
     };
-    quoted().is_some()
-}
-
-fn before(text: &[u8], start: usize) -> Vec<String> {
-    let mut lines = VecDeque::new();
-    let mut end = start;
-    while end > 0 && lines.len() < BEFORE {
-        let begin = line_start(text, end - 1);
-        lines.push_front(format!("  {}", cut(&line::parse(trim(&text[begin..end])).text)));
-        end = begin;
-    }
-    lines.into()
+    text.starts_with("diff | ") || text.starts_with("  | ") || of_run().is_some()
 }
 
 fn trim(line: &[u8]) -> &[u8] {
@@ -269,10 +406,6 @@ fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(text, needle)
 }
 
-fn count_newlines(text: &[u8]) -> u64 {
-    memchr::memchr_iter(b'\n', text).count() as u64
-}
-
 fn cut(text: &str) -> String {
     if text.len() <= LONGEST {
         return text.to_owned();
@@ -289,22 +422,24 @@ mod tests {
     use super::*;
 
     fn hits(text: &[u8], patterns: &[&str]) -> Scan {
-        let patterns = Patterns::new(patterns.iter().copied()).unwrap();
+        let patterns: Vec<_> = patterns.iter().map(|text| regex::Regex::new(text).unwrap()).collect();
+        let patterns = Patterns::new(patterns.iter().map(|text| Sought { text, by: None })).unwrap();
         scan(text, &patterns).unwrap()
     }
 
     #[test]
     fn a_hit_has_its_line_number_detail_group_and_ten_lines_of_context() {
-        let mut log = String::from("2026-01-01T00:00:00.0Z ##[group]Run gates\n");
-        for n in 2..=11 {
+        let mut log =
+            String::from("2026-01-01T00:00:00.0Z ##[group]Run gates\n2026-01-01T00:00:00.0Z ##[endgroup]\n");
+        for n in 3..=11 {
             log += &format!("2026-01-01T00:00:00.0Z line {n}\n");
         }
         log += "2026-01-01T00:00:00.0Z error[\x1b[1mAG301\x1b[0m]: lost\na\nb\nc\nd";
         let scan = hits(log.as_bytes(), &[r"error\[AG(?<detail>\d+)\]"]);
         let hit = &scan.hits[0];
         assert_eq!(
-            (hit.line, hit.detail.as_deref(), hit.group.as_deref()),
-            (12, Some("301"), Some("Run gates"))
+            (hit.line, hit.detail.as_deref(), hit.commands.as_slice()),
+            (12, Some("301"), ["Run gates".to_owned()].as_slice())
         );
         assert_eq!(hit.context.len(), 11);
         assert_eq!((&*hit.context[0], &*hit.context[10]), ("  line 5", "  c"));
@@ -317,6 +452,45 @@ mod tests {
         let marked: Vec<_> =
             hits(log, &["No space left"]).hits.iter().map(|hit| (hit.line, hit.measured)).collect();
         assert_eq!(marked, [(2, true), (6, false)]);
+    }
+
+    #[test]
+    fn only_a_line_of_its_own_ends_a_fence_and_another_step_has_none() {
+        let log = b"A\tone\t2026-01-01T00:00:00.0Z ::stop-commands::tok1\n\
+                    A\tone\t2026-01-01T00:00:00.0Z said ::tok1:: needle\n\
+                    A\ttwo\t2026-01-01T00:00:00.0Z needle\n";
+        let found = hits(log, &["needle"]).hits;
+        let marked: Vec<_> = found.iter().map(|hit| (hit.step.as_deref(), hit.measured)).collect();
+        assert_eq!(marked, [(Some("one"), true), (Some("two"), false)]);
+    }
+
+    #[test]
+    fn the_script_of_a_step_gives_no_hits_but_tells_what_the_step_runs() {
+        let marked = b"##[group]Run set -e\nneedle\nassay-gates run --gate g\n##[endgroup]\nneedle\n";
+        let page = b"Run set -e\nneedle\nassay-gates run --gate g\nshell: /usr/bin/bash -e {0}\nenv:\n  A: needle\nneedle\n";
+        for (log, line) in [(&marked[..], 5), (&page[..], 7)] {
+            let found = hits(log, &["needle"]).hits;
+            assert_eq!(found.iter().map(|hit| hit.line).collect::<Vec<_>>(), [line]);
+            assert_eq!(found[0].commands, ["Run set -e", "assay-gates run --gate g"]);
+        }
+    }
+
+    #[test]
+    fn what_is_said_counts_only_from_who_may_say_it() {
+        let (text, by) = (regex::Regex::new("lost").unwrap(), regex::Regex::new(r"^##\[error\]").unwrap());
+        let sought = [Sought { text: &text, by: Some(&by) }];
+        let log = b"lost\n##[error]lost\n";
+        let found = scan(&log[..], &Patterns::new(sought).unwrap()).unwrap().hits;
+        assert_eq!(
+            found.iter().map(|hit| (hit.line, &*hit.text)).collect::<Vec<_>>(),
+            [(2, "##[error]lost")]
+        );
+    }
+
+    #[test]
+    fn what_a_measured_program_repeats_does_not_crowd_out_the_rest() {
+        let log = ["::stop-commands::t\n", &"needle\n".repeat(9), "::t::\nneedle\n"].concat();
+        assert!(hits(log.as_bytes(), &["needle"]).hits.iter().any(|hit| !hit.measured && hit.line == 12));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A machine in a folder: a runner, its work folder, proof roots, scratch, and something outside that must stay.
 
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,6 +20,7 @@ impl Host {
         for folder in ["runner/_work/app/app", "proof", "scratch", "outside"] {
             std::fs::create_dir_all(host.path(folder)).unwrap();
         }
+        host.open_to_the_runner("runner/_work/app/app");
         std::fs::write(host.path("outside/keep.txt"), "keep me\n").unwrap();
         host.write_file(true, "");
         host
@@ -49,8 +50,19 @@ impl Host {
     pub fn write(&self, below: &str, text: &str) -> PathBuf {
         let path = self.path(below);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        self.open_to_the_runner(below.rsplit_once('/').map_or("", |(folder, _)| folder));
         std::fs::write(&path, text).unwrap();
         path
+    }
+
+    /// The runner of the host file, `nobody`, may use what is on the way below its work folder.
+    fn open_to_the_runner(&self, below: &str) {
+        let work = self.path("runner/_work");
+        let mut folder = self.path(below);
+        while folder.starts_with(&work) {
+            let _of_another = std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777));
+            folder.pop();
+        }
     }
 
     pub fn clean(&self, phase: &str, more: &[&str]) -> Output {

@@ -11,6 +11,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod foreign;
 mod host;
 mod kernel;
 mod law;

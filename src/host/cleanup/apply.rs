@@ -112,7 +112,9 @@ fn look_again(plan: &Plan, host: &HostFile, places: &Places, whole: &mut Tally) 
     for step in left.steps.into_iter().filter(|step| step.action != Action::DockerPrune) {
         let place = match step.action {
             Action::KillCgroup { path, .. } | Action::DeleteNamespace { path } => path,
-            Action::Remove { root, below } | Action::Empty { root, below } => root.join(below),
+            Action::Remove { root, below }
+            | Action::Empty { root, below }
+            | Action::Give { root, below, .. } => root.join(below),
             Action::DockerPrune => continue,
         };
         let explained = whole.stayed.iter().any(|stayed| stayed.path.starts_with(&place));
@@ -133,8 +135,17 @@ fn carry_out(action: &Action, tally: &mut Tally) {
                 Tree::open(root).and_then(|tree| tree.below(below)).and_then(|tree| tree.empty(tally));
             stay_on_error(emptied, &root.join(below), tally);
         }
+        Action::Give { root, below, uid, gid } => {
+            let given = folder(root, below).and_then(|tree| tree.give(*uid, *gid));
+            stay_on_error(given, &root.join(below), tally);
+        }
         Action::DockerPrune => docker_prune(tally),
     }
+}
+
+fn folder(root: &Path, below: &Path) -> io::Result<Tree> {
+    let tree = Tree::open(root)?;
+    if below == Path::new("") { Ok(tree) } else { tree.below(below) }
 }
 
 fn remove(root: &Path, below: &Path, tally: &mut Tally) {

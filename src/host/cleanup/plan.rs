@@ -29,6 +29,15 @@ pub struct Found {
     pub bytes: u64,
 }
 
+/// A user and the user's own group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The user's id.
+    pub uid: u32,
+    /// The group's id.
+    pub gid: u32,
+}
+
 /// A control group that bears our prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundCgroup {
@@ -59,8 +68,10 @@ pub struct Inventory {
     pub strays: Vec<Found>,
     /// `_work/_actions`.
     pub actions: Vec<Found>,
-    /// Entries of `_work/_temp` that the runner's user doesn't own.
-    pub foreign_temp: Vec<Found>,
+    /// Entries of `_work/_temp` and `_work/_tool` that the runner's user could not remove itself.
+    pub foreign: Vec<Found>,
+    /// Folders of the runner that its user can't use, and whom they are for.
+    pub closed: Vec<(Found, Account)>,
     /// Entries of the proof-root folders.
     pub proof_roots: Vec<Found>,
     /// Entries of shared folders that bear our prefix.
@@ -105,6 +116,19 @@ pub enum Action {
         #[serde(serialize_with = "as_shown")]
         below: PathBuf,
     },
+    /// Give a folder below a root to the runner's user, with every right of an owner.
+    Give {
+        /// The root.
+        #[serde(serialize_with = "as_shown")]
+        root: PathBuf,
+        /// The folder; empty for the root itself.
+        #[serde(serialize_with = "as_shown")]
+        below: PathBuf,
+        /// The user's id.
+        uid: u32,
+        /// The id of the user's group.
+        gid: u32,
+    },
     /// `docker system prune --all --volumes --force`.
     DockerPrune,
 }
@@ -115,7 +139,9 @@ impl Action {
     pub fn target(&self) -> String {
         match self {
             Action::KillCgroup { path, .. } | Action::DeleteNamespace { path } => shown(path),
-            Action::Remove { root, below } | Action::Empty { root, below } => shown(&root.join(below)),
+            Action::Remove { root, below }
+            | Action::Empty { root, below }
+            | Action::Give { root, below, .. } => shown(&root.join(below)),
             Action::DockerPrune => "docker".to_owned(),
         }
     }
@@ -128,6 +154,7 @@ impl Action {
             Action::DeleteNamespace { .. } => "unmount",
             Action::Remove { .. } => "remove",
             Action::Empty { .. } => "empty",
+            Action::Give { .. } => "give",
             Action::DockerPrune => "prune",
         }
     }
@@ -193,8 +220,12 @@ impl Plan {
         if phase == Phase::BeforeDownload {
             steps.remove(&found.actions, "the runner deletes it itself, and fails on what it may not delete");
             if !found.job_is_live {
-                steps.remove(&found.foreign_temp, "belongs to another user: the runner can't delete it");
+                steps.remove(&found.foreign, "the runner's user could not remove it itself");
             }
+        }
+        for (Found { root, below, .. }, Account { uid, gid }) in &found.closed {
+            let action = Action::Give { root: root.clone(), below: below.clone(), uid: *uid, gid: *gid };
+            steps.push(action, "the runner's user can't use its own folder", 0, 0);
         }
         if phase == Phase::BeforeRun {
             steps.remove(&found.proof_roots, "evidence of an earlier invocation");
@@ -295,7 +326,8 @@ mod tests {
             workspaces: found("/r/_work", "app/app"),
             strays: found("/r/_work", "notes.txt"),
             actions: found("/r/_work", "_actions"),
-            foreign_temp: found("/r/_work", "_temp/x"),
+            foreign: found("/r/_work", "_temp/x"),
+            closed: vec![(found("/r/_work", "app/app").remove(0), Account { uid: 7, gid: 8 })],
             proof_roots: found("/var/lib/assay-gates/proof", "7-1"),
             scratch: found("/tmp", "assay-gates-x"),
         }
@@ -319,9 +351,13 @@ mod tests {
             common.iter().chain(more).chain(&["remove /tmp/assay-gates-x"]).map(|s| (*s).to_owned()).collect()
         };
         let found = everything();
-        assert_eq!(targets(Phase::BeforeDownload, &found), expected(&["remove /r/_work/_actions"]));
-        assert_eq!(targets(Phase::BeforeRun, &found), expected(&["remove /var/lib/assay-gates/proof/7-1"]));
-        assert_eq!(targets(Phase::AfterRun, &found), expected(&[]));
+        let give = "give /r/_work/app/app";
+        assert_eq!(targets(Phase::BeforeDownload, &found), expected(&["remove /r/_work/_actions", give]));
+        assert_eq!(
+            targets(Phase::BeforeRun, &found),
+            expected(&[give, "remove /var/lib/assay-gates/proof/7-1"])
+        );
+        assert_eq!(targets(Phase::AfterRun, &found), expected(&[give]));
     }
 
     #[test]

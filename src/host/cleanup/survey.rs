@@ -1,7 +1,7 @@
 //! What is on the machine that could be cleaned up.
 
-use super::plan::{Found, FoundCgroup, Inventory, Phase};
-use super::tree::Tree;
+use super::plan::{Account, Found, FoundCgroup, Inventory, Phase};
+use super::tree::{Person, Tree};
 use crate::error::{Error, Result};
 use crate::host::cgroup::owner_in_name;
 use crate::host::hostfile::HostFile;
@@ -85,15 +85,44 @@ pub fn survey(phase: Phase, host: &HostFile, places: &Places) -> Result<Inventor
 
 /// The work folder: `_`-names are the runner's own, the others hold one workspace each.
 fn work_folder(work: &Path, host: &HostFile, found: &mut Inventory) -> Result<()> {
-    let Some(tree) = open(work)? else { return Ok(()) };
-    for name in names(&tree, work)? {
+    let opened = open(work).map_err(|error| match error.message().contains(LINKED) {
+        true => error.hint("name the folder that the link leads to, in the host file: runner: {work: /PATH}"),
+        false => error,
+    });
+    let Some(tree) = opened? else { return Ok(()) };
+    let person = Person::named(&host.runner.user);
+    let mut closed = |folder: &Tree, below: &Path| {
+        if let Some(person) = person.as_ref().filter(|person| !folder.is_usable_by(person)) {
+            let place = Found { root: work.to_path_buf(), below: below.to_path_buf(), entries: 0, bytes: 0 };
+            found.closed.push((place, Account { uid: person.uid, gid: person.gid }));
+        }
+    };
+    closed(&tree, Path::new(""));
+    let names = names(&tree, work)?;
+    for name in &names {
+        let below = PathBuf::from(name);
+        let own = !name.as_bytes().starts_with(b"_");
+        let Ok(folder) = tree.below(&below) else { continue };
+        if own || name == "_temp" || name == "_tool" {
+            closed(&folder, &below);
+        }
+        let workspaces = if own { folder.names().unwrap_or_default() } else { Vec::new() };
+        for workspace in workspaces {
+            if let Ok(inside) = folder.below(Path::new(&workspace)) {
+                closed(&inside, &below.join(&workspace));
+            }
+        }
+    }
+    for name in names {
         let below = PathBuf::from(&name);
         if name == "_actions" {
             found.actions.push(measured(&tree, work, below, &name));
-        } else if name == "_temp" {
-            foreign_temp(&tree, work, host, found)?;
+        } else if name == "_temp" || name == "_tool" {
+            if let Some(person) = &person {
+                foreign(&tree, work, &below, person, name == "_tool", &mut found.foreign);
+            }
         } else if name.as_bytes().starts_with(b"_") {
-            // _tool, _PipelineMapping, _update: caches and records that the runner keeps between jobs.
+            // _PipelineMapping, _update: records that the runner keeps between jobs.
         } else if tree.is_folder(&name) {
             workspaces_of(&tree, work, &name, found);
         } else {
@@ -101,6 +130,22 @@ fn work_folder(work: &Path, host: &HostFile, found: &mut Inventory) -> Result<()
         }
     }
     Ok(())
+}
+
+/// Entries of `below` that `person` could not remove. Of a cache of tools that `person` can use only the versions go.
+fn foreign(tree: &Tree, work: &Path, below: &Path, person: &Person, versions: bool, found: &mut Vec<Found>) {
+    let Ok(folder) = tree.below(below) else { return };
+    for name in folder.names().unwrap_or_default() {
+        if folder.is_removable_by(&name, person) {
+            continue;
+        }
+        let inside =
+            folder.below(Path::new(&name)).ok().filter(|inside| versions && inside.is_usable_by(person));
+        match inside {
+            Some(_) => foreign(tree, work, &below.join(&name), person, false, found),
+            None => found.push(measured(&folder, work, below.join(&name), &name)),
+        }
+    }
 }
 
 fn workspaces_of(tree: &Tree, work: &Path, name: &OsStr, found: &mut Inventory) {
@@ -130,18 +175,6 @@ fn workspaces_of(tree: &Tree, work: &Path, name: &OsStr, found: &mut Inventory) 
     }
 }
 
-fn foreign_temp(tree: &Tree, work: &Path, host: &HostFile, found: &mut Inventory) -> Result<()> {
-    let user = nix::unistd::User::from_name(&host.runner.user).ok().flatten().map(|user| user.uid.as_raw());
-    let below = Path::new("_temp");
-    let Ok(temp) = tree.below(below) else { return Ok(()) };
-    for name in names(&temp, &work.join(below))? {
-        if user.is_some() && temp.owner(&name) != user {
-            found.foreign_temp.push(measured(&temp, work, below.join(&name), &name));
-        }
-    }
-    Ok(())
-}
-
 fn measured(tree: &Tree, root: &Path, below: PathBuf, name: &OsStr) -> Found {
     let size = tree.measure(name);
     Found { root: root.to_path_buf(), below, entries: size.entries, bytes: size.bytes }
@@ -165,16 +198,14 @@ fn names(tree: &Tree, path: &Path) -> Result<Vec<std::ffi::OsString>> {
     tree.names().map_err(|error| Error::io("cannot list", path, error))
 }
 
+const LINKED: &str = "a component of this root is a symbolic link, which is never followed";
+
 /// Opens a root; `None` when there is none.
 fn open(path: &Path) -> Result<Option<Tree>> {
     match Tree::open(path) {
         Ok(tree) => Ok(Some(tree)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(Error::io(
-            "a component of this root is a symbolic link, which is never followed",
-            path,
-            error,
-        )),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Err(Error::io(LINKED, path, error)),
         Err(error) => Err(Error::io("cannot open the root", path, error)),
     }
 }

@@ -8,8 +8,8 @@
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, RenameFlags, ResolveFlag, openat2, renameat2};
-use nix::sys::stat::{FileStat, SFlag, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, unlinkat};
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -69,6 +69,48 @@ impl Tally {
     }
 }
 
+/// Whose rights are asked for: an id and the groups that come with it.
+#[derive(Clone, Debug)]
+pub struct Person {
+    /// The user's id.
+    pub uid: u32,
+    /// The user's own group.
+    pub gid: u32,
+    /// All groups, the own one among them.
+    pub groups: Vec<u32>,
+}
+
+impl Person {
+    /// The user of that name; `None` when there is none.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let user = nix::unistd::User::from_name(name).ok().flatten()?;
+        let own = std::ffi::CString::new(name).ok()?;
+        let groups = nix::unistd::getgrouplist(&own, user.gid).unwrap_or_default();
+        let groups = groups.iter().map(|group| group.as_raw()).chain([user.gid.as_raw()]).collect();
+        Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw(), groups })
+    }
+
+    /// Read, write and search rights on a folder.
+    fn may_use(&self, found: &FileStat) -> bool {
+        let shift = if found.st_uid == self.uid {
+            6
+        } else if self.groups.contains(&found.st_gid) {
+            3
+        } else {
+            0
+        };
+        self.uid == 0 || found.st_mode >> shift & 0o7 == 0o7
+    }
+
+    /// In a sticky folder only the owner of the folder or of the entry removes it.
+    fn may_unlink(&self, folder: &FileStat, entry: &FileStat) -> bool {
+        let sticky = folder.st_mode & Mode::S_ISVTX.bits() != 0;
+        self.may_use(folder)
+            && (!sticky || self.uid == 0 || [folder.st_uid, entry.st_uid].contains(&self.uid))
+    }
+}
+
 /// A folder held open.
 pub struct Tree {
     fd: OwnedFd,
@@ -110,10 +152,28 @@ impl Tree {
         look(self.fd.as_fd(), name).is_ok_and(|found| is_folder(&found))
     }
 
-    /// The user who owns `name`, without following a link.
+    /// `person` could list, enter and change this folder.
     #[must_use]
-    pub fn owner(&self, name: &OsStr) -> Option<u32> {
-        look(self.fd.as_fd(), name).ok().map(|found| found.st_uid)
+    pub fn is_usable_by(&self, person: &Person) -> bool {
+        fstat(&self.fd).is_ok_and(|found| person.may_use(&found)) && flags_of(self.fd.as_fd()) == 0
+    }
+
+    /// `person` could remove `name` and everything below it without a change of rights.
+    #[must_use]
+    pub fn is_removable_by(&self, name: &OsStr, person: &Person) -> bool {
+        fstat(&self.fd).is_ok_and(|folder| removable(self.fd.as_fd(), &folder, name, person, 0))
+    }
+
+    /// Gives the folder to a user, with every right of an owner, and clears its flags.
+    ///
+    /// # Errors
+    /// What changing owner or mode fails with.
+    pub fn give(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let _without_flags = clear_flags(self.fd.as_fd());
+        fchown(&self.fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        let mode = fstat(&self.fd)?.st_mode & 0o7777 | 0o755;
+        fchmod(&self.fd, Mode::from_bits_truncate(mode))?;
+        Ok(())
     }
 
     /// How large `name` and everything below it is; mounts below it are not entered.
@@ -212,6 +272,24 @@ fn measure(folder: BorrowedFd<'_>, name: &OsStr, depth: usize, size: &mut Size) 
     for child in list(fd.as_fd()).unwrap_or_default() {
         measure(fd.as_fd(), &child, depth + 1, size);
     }
+}
+
+fn removable(folder: BorrowedFd<'_>, of: &FileStat, name: &OsStr, person: &Person, depth: usize) -> bool {
+    // What is gone, or can't be looked at, keeps nobody from removing the rest.
+    let Ok(found) = look(folder, name) else { return true };
+    if !person.may_unlink(of, &found) || depth >= MAX_DEPTH {
+        return false;
+    }
+    if !is_folder(&found) {
+        return open_for_flags(folder, name).is_none_or(|entry| flags_of(entry.as_fd()) == 0);
+    }
+    let Ok(fd) = open_below(folder, name, FOLDER) else { return false };
+    if flags_of(fd.as_fd()) != 0 {
+        return false;
+    }
+    // An empty folder goes by its name alone.
+    list(fd.as_fd())
+        .is_ok_and(|names| names.iter().all(|name| removable(fd.as_fd(), &found, name, person, depth + 1)))
 }
 
 /// One folder on the way down.
@@ -417,6 +495,11 @@ fn open_for_flags(folder: BorrowedFd<'_>, name: &OsStr) -> Option<OwnedFd> {
     let path = format!("/proc/self/fd/{}", held.as_raw_fd());
     let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     nix::fcntl::open(path.as_str(), flags, nix::sys::stat::Mode::empty()).ok()
+}
+
+/// Those of both flags that are set; none where the file system has no flags.
+fn flags_of(file: BorrowedFd<'_>) -> libc::c_int {
+    get_flags(file).unwrap_or(0) & (IMMUTABLE | APPEND_ONLY)
 }
 
 /// Clears both flags and gives back those that were set.

@@ -13,7 +13,7 @@ pub fn plan(plan: &Plan, phase: &str) -> String {
     for step in &plan.steps {
         let size = match &step.action {
             super::plan::Action::KillCgroup { processes, .. } => format!("{processes} processes"),
-            super::plan::Action::DockerPrune => String::new(),
+            super::plan::Action::DockerPrune | super::plan::Action::Give { .. } => String::new(),
             _ => format!("{} entries, {}", step.entries, bytes(step.bytes)),
         };
         let _infallible = writeln!(

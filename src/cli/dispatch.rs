@@ -94,9 +94,16 @@ fn unknown_runners(error: Error) -> Error {
     }
 }
 
+/// GitHub tells labels apart without regard to case.
+fn same_label(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
 fn runner_is_online(runners: &[Runner], label: &str) -> Result<()> {
-    let labelled: Vec<&Runner> =
-        runners.iter().filter(|runner| runner.labels.iter().any(|l| l.name == label)).collect();
+    let labelled: Vec<&Runner> = runners
+        .iter()
+        .filter(|runner| runner.labels.iter().any(|own| same_label(&own.name, label)))
+        .collect();
     if labelled.iter().any(|runner| runner.status == "online") {
         return Ok(());
     }

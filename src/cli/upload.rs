@@ -5,6 +5,7 @@ use crate::github::artifact::{
     self, Backoff, Job, Notice, Proof, Request, RestArtifact, Service, SystemClock, Timeouts, Uploaded,
 };
 use crate::github::rest::{Client, Settings};
+use crate::triage::gather::Tree;
 use crate::{pack, report};
 use clap::Args as ClapArgs;
 use std::io::Write;
@@ -102,13 +103,13 @@ fn zip_of(pack: &Path) -> Result<PathBuf> {
     let facts = std::fs::metadata(pack).map_err(|error| {
         Error::io("cannot look at", pack, error).hint("assay-gates pack --root DIR --out DIR")
     })?;
+    holds_something(pack).map_err(|what| {
+        Error::new(Code::PackInvalid, format!("expected a pack (manifest.json, payload/), found {what}"))
+            .at(pack.display())
+            .hint("assay-gates pack --root DIR --out DIR")
+    })?;
     if !facts.is_dir() {
         return Ok(pack.to_owned());
-    }
-    if !pack.join(pack::manifest::MANIFEST_PATH).is_file() {
-        return Err(Error::new(Code::PackInvalid, "expected a pack with a manifest.json, found none")
-            .at(pack.display())
-            .hint("assay-gates pack --root DIR --out DIR"));
     }
     let whole = pack.canonicalize().map_err(|error| Error::io("cannot resolve", pack, error))?;
     let mut name = whole.file_name().unwrap_or_default().to_owned();
@@ -116,6 +117,16 @@ fn zip_of(pack: &Path) -> Result<PathBuf> {
     let zip = whole.with_file_name(name);
     pack::zip_folder(&whole, &zip)?;
     Ok(zip)
+}
+
+/// An upload of nothing would look like a proof.
+fn holds_something(pack: &Path) -> std::result::Result<(), String> {
+    let tree = Tree::open(pack).map_err(|error| error.message().to_owned())?;
+    let has = |test: &dyn Fn(&str) -> bool| tree.names().iter().any(|name| test(name));
+    if !has(&|name| name == pack::manifest::MANIFEST_PATH) {
+        return Err("no manifest.json".to_owned());
+    }
+    if has(&|name| name.starts_with("payload/")) { Ok(()) } else { Err("no payload".to_owned()) }
 }
 
 async fn send(job: &Job, request: &Request) -> Result<Stored> {

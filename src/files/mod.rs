@@ -5,6 +5,8 @@ mod beneath;
 mod canonical;
 mod containment;
 mod digest;
+mod sniff;
+mod visible;
 mod yaml;
 
 pub use atomic::{write_atomic, write_json};
@@ -12,4 +14,6 @@ pub use beneath::{Draft, DraftFolder, EntryKind, RootPath};
 pub use canonical::{compact, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};
+pub use sniff::unlike_text;
+pub use visible::{acts_on_a_screen, visible};
 pub use yaml::{nearest, parse_yaml};

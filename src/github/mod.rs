@@ -3,5 +3,6 @@
 pub mod artifact;
 mod clock;
 pub mod rest;
+pub mod transport;
 
 pub use clock::clock_skew;

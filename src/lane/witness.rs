@@ -76,6 +76,10 @@ impl Status {
             Posted::Taken(_) => Ok(()),
             Posted::Refused(status, message) => Err(failed(format!("refused with {status}: {message}"))
                 .hint("the token needs the permission commit statuses: write")),
+            Posted::Limited(wait, message) => {
+                Err(failed(format!("the rate is limited for {} s: {message}", wait.as_secs()))
+                    .hint("repeat the command when that time is over"))
+            }
             Posted::Unclear(what) => Err(failed(format!("it is not known whether it was taken: {what}"))
                 .hint("posting a status again is harmless: repeat the command")),
         }

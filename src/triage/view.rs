@@ -3,6 +3,7 @@
 use super::diagnosis::{Diagnosis, Evidence};
 use super::facts::{Confidence, Environment};
 use super::rules::Rerun;
+use crate::files::visible;
 use std::fmt::Write;
 
 /// For a terminal: eight parts, always in the same order.
@@ -86,8 +87,9 @@ pub fn markdown(d: &Diagnosis) -> String {
     out
 }
 
+/// What a log or a file said may hold anything; a view has no colours of its own.
 fn line(out: &mut String, text: &str) {
-    out.push_str(text.trim_end());
+    out.push_str(visible(text).trim_end());
     out.push('\n');
 }
 

@@ -1,6 +1,6 @@
 //! `assay-gates upload` as a job calls it: outputs, summary, masks, proxies, exit codes, memory.
 
-use crate::harness::{NAME, token, zip_of};
+use crate::harness::{NAME, token};
 use crate::server::{Fault, Kind, SIGNATURE, Server};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -203,8 +203,13 @@ fn a_folder_that_is_no_pack_and_a_name_that_no_service_takes_are_refused_before_
 #[cfg(target_os = "linux")]
 fn peak(bytes: u64) -> i64 {
     let folder = tempfile::tempdir().unwrap();
-    let zip = zip_of(folder.path(), 10);
-    std::fs::OpenOptions::new().write(true).open(&zip).unwrap().set_len(bytes).unwrap();
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let mut pack = zip::ZipWriter::new(std::fs::File::create(folder.path().join("pack.zip")).unwrap());
+    for (name, bytes) in [("manifest.json", 3), ("payload/a", bytes)] {
+        pack.start_file(name, stored).unwrap();
+        std::io::copy(&mut std::io::Read::take(std::io::repeat(b'a'), bytes), &mut pack).unwrap();
+    }
+    pack.finish().unwrap();
     let server = Server::start_keeping(Kind::Github, false);
     let mut child = command(&server, folder.path())
         .args(["upload", "pack.zip"])

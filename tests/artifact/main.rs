@@ -12,3 +12,4 @@ mod protocol;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod transport;

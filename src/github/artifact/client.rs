@@ -4,6 +4,7 @@ use super::retry::{Clock, Failure};
 use super::token::{BackendIds, RuntimeToken};
 use super::wire;
 use crate::error::{Code, Error, Result};
+use crate::github::transport;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
@@ -178,9 +179,7 @@ impl Service {
 /// # Errors
 /// `Internal` when it can't be made.
 fn http_client(timeouts: Timeouts) -> Result<reqwest::Client> {
-    // A second call finds the provider installed already; both are the same.
-    let _installed_before = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
+    transport::client()
         .user_agent(concat!("assay-gates/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(timeouts.connect)
         .read_timeout(timeouts.idle.max(timeouts.call))
@@ -202,12 +201,20 @@ fn refused(status: StatusCode, why: String, after: Option<Duration>) -> Failure 
         408 | 425 | 429 | 500 | 502 | 503 | 504 => Failure::Again { why, after },
         // A proxy in between, not the service: the same request passes a moment later.
         403 if why.contains("intermediary") => Failure::Again { why, after },
+        407 => Failure::Final(
+            Error::new(Code::ArtifactEnvironment, why)
+                .hint("the proxy wants a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"),
+        ),
         _ => Failure::Final(Error::new(Code::ArtifactRefused, why)),
     }
 }
 
 /// A request that got no whole answer. The address is left out: a signed one is a key.
 fn again(error: &reqwest::Error) -> Failure {
+    if let Some((why, advice)) = transport::permanent(error) {
+        let what = format!("no connection to the artifact service ({why})");
+        return Failure::Final(Error::new(Code::ArtifactEnvironment, what).hint(advice));
+    }
     let kind = if error.is_timeout() {
         "no answer in time"
     } else if error.is_connect() {

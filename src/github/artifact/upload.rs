@@ -133,6 +133,8 @@ impl Session<'_> {
         let found = match readback::find(self.service, &self.request.name, self.clock).await {
             Ok(found) => found,
             Err(Failure::Missing { .. }) => None,
+            // What keeps every connection from being made keeps the next one too.
+            Err(Failure::Final(error)) if error.code() == Code::ArtifactEnvironment => return Err(error),
             Err(failure) => {
                 self.say(format!("artifacts of this run could not be listed beforehand: {}", failure.why()));
                 if self.request.overwrite {

@@ -1,10 +1,12 @@
 //! Requests, their retries, and what answers mean.
 
 use crate::error::{Code, Error, Result};
+use crate::files::unlike_text;
+use crate::github::transport;
 use chrono::{DateTime, Utc};
 use octocrab::{Octocrab, service::middleware::retry::RetryConfig};
 use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Mutex;
@@ -45,6 +47,8 @@ pub enum Posted {
     Taken(serde_json::Value),
     /// GitHub says no: status and message.
     Refused(u16, String),
+    /// GitHub limits the rate: how long to wait, and the message. As a rule it was not done.
+    Limited(Duration, String),
     /// The answer doesn't tell whether it was done.
     Unclear(String),
 }
@@ -68,9 +72,7 @@ impl Client {
             Error::new(Code::Usage, format!("{:?} is no base URL: {error}", settings.base_url))
         })?;
         let host = base.host_str().unwrap_or_default().to_owned();
-        // A second installation is refused, and then the first one is as good.
-        let _installed_before = rustls::crypto::ring::default_provider().install_default();
-        let mut http = reqwest::Client::builder()
+        let mut http = transport::client()
             .connect_timeout(Duration::from_secs(10))
             .read_timeout(Duration::from_secs(30));
         if matches!(host.as_str(), "127.0.0.1" | "[::1]" | "localhost") {
@@ -130,11 +132,16 @@ impl Client {
                 }
             };
             match body(response).await {
-                Ok(bytes) => {
-                    return serde_json::from_slice(&bytes).map_err(|error| {
-                        Error::new(Code::GithubAnswer, format!("unexpected answer to GET {path}: {error}"))
-                    });
-                }
+                // What stands between, a proxy or a page of GitHub's own troubles, may be gone a moment later.
+                Ok(bytes) => match unlike_text(&bytes) {
+                    Some(what) if !bytes.starts_with(b"{") => last = Some(not_github(path, &what)),
+                    _ => {
+                        return serde_json::from_slice(&bytes).map_err(|error| {
+                            let what = format!("unexpected answer to GET {path}: {error}");
+                            Error::new(Code::GithubAnswer, what)
+                        });
+                    }
+                },
                 Err(error) => last = Some(unreachable(&error)),
             }
         }
@@ -148,16 +155,30 @@ impl Client {
         }
         let response = match self.crab._get(self.route(path)).await {
             Ok(response) => reqwest::Response::from(response.map(reqwest::Body::wrap)),
-            Err(error) => return Ok(Err(unreachable(&text_of(&error)))),
+            Err(error) => {
+                return match transport::permanent(&error) {
+                    Some((why, advice)) => Err(unreachable(&why).hint(advice)),
+                    None => Ok(Err(unreachable(&text_of(&error)))),
+                };
+            }
         };
         self.note_time(response.headers());
         let status = response.status();
         if status.is_success() {
-            return Ok(Ok(response));
+            let html = response
+                .headers()
+                .get(CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
+            return Ok(if html { Err(not_github(path, "an HTML page")) } else { Ok(response) });
         }
-        let limited = limit(status, response.headers(), Utc::now());
+        let headers = response.headers().clone();
         let url_host = response.url().host_str().map(str::to_owned);
         let message = message(response).await;
+        let limited = limit(status, &headers, &message, attempt, Utc::now());
+        if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+            return Err(unreachable(&format!("{status}: {message}"))
+                .hint("the proxy wants a name and a password: HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT"));
+        }
         if let Some(wait) = limited {
             let error = rate_limited(wait, &message);
             if wait > self.patience || attempt + 1 >= TRIES {
@@ -194,12 +215,13 @@ impl Client {
             return Ok(Posted::Taken(serde_json::from_slice(&bytes).unwrap_or_default()));
         }
         let refused = matches!(status.as_u16(), 400 | 401 | 403 | 404 | 405 | 409 | 410 | 413 | 415 | 422);
-        let limited = limit(status, response.headers(), Utc::now()).is_some();
+        let headers = response.headers().clone();
         let message = message(response).await;
-        if refused && !limited {
-            return Ok(Posted::Refused(status.as_u16(), message));
+        match limit(status, &headers, &message, 0, Utc::now()) {
+            Some(wait) => Ok(Posted::Limited(wait, message)),
+            None if refused => Ok(Posted::Refused(status.as_u16(), message)),
+            None => Ok(Posted::Unclear(format!("{status}: {message}"))),
         }
-        Ok(Posted::Unclear(format!("{status}: {message}")))
     }
 
     fn route(&self, path: &str) -> String {
@@ -247,23 +269,42 @@ fn permission(path: &str) -> &'static str {
     words.iter().find(|(part, _)| path.contains(part)).map_or("contents: read", |(_, permission)| permission)
 }
 
-/// How long to wait when the answer is a rate limit.
-fn limit(status: StatusCode, headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+/// How long to wait when the answer is a rate limit, as GitHub's documentation says: what `Retry-After` asks for; else,
+/// when the quota is used up, until it is filled again; else a minute at least, and longer each time.
+fn limit(
+    status: StatusCode,
+    headers: &HeaderMap,
+    message: &str,
+    attempt: u32,
+    now: DateTime<Utc>,
+) -> Option<Duration> {
     if !matches!(status.as_u16(), 403 | 429) {
         return None;
     }
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-    if let Some(seconds) = number("retry-after") {
-        return Some(Duration::from_secs(seconds.clamp(0, 86_400).unsigned_abs()));
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |name: &str| text(name)?.parse::<i64>().ok();
+    let seconds = |seconds: i64| Some(Duration::from_secs(seconds.clamp(0, 86_400).unsigned_abs()));
+    if let Some(asked) = text("retry-after") {
+        let date = || Some(DateTime::parse_from_rfc2822(asked).ok()?.timestamp() - now.timestamp());
+        if let Some(asked) = asked.parse().ok().or_else(date) {
+            return seconds(asked);
+        }
     }
     if number("x-ratelimit-remaining") == Some(0) {
-        let until = number("x-ratelimit-reset").map_or(60, |reset| reset - now.timestamp() + 1);
-        return Some(Duration::from_secs(until.clamp(0, 86_400).unsigned_abs()));
+        return seconds(number("x-ratelimit-reset").map_or(60, |reset| reset - now.timestamp() + 1));
     }
-    (status == StatusCode::TOO_MANY_REQUESTS).then_some(Duration::from_secs(60))
+    let words = ["secondary rate limit", "rate limit exceeded", "abuse detection", "too many requests"];
+    let message = message.to_lowercase();
+    let limited = status == StatusCode::TOO_MANY_REQUESTS || words.iter().any(|word| message.contains(word));
+    limited.then(|| Duration::from_secs(60 << attempt.min(5)))
 }
 
-fn rate_limited(wait: Duration, message: &str) -> Error {
+fn not_github(path: &str, what: &str) -> Error {
+    Error::new(Code::GithubAnswer, format!("expected an answer of GitHub's API to GET {path}, found {what}"))
+        .hint("a proxy or a login page stands between: check HTTPS_PROXY, NO_PROXY and --api-url")
+}
+
+pub(super) fn rate_limited(wait: Duration, message: &str) -> Error {
     let minutes = wait.as_secs().div_ceil(60);
     Error::new(Code::GithubRateLimited, format!("the rate limit ends in {minutes} min: {message}"))
         .hint("a token has a higher limit: export GH_TOKEN=$(gh auth token)")
@@ -320,7 +361,7 @@ mod tests {
             map
         };
         let seconds = |status, pairs: &[(&'static str, &'static str)]| {
-            limit(status, &headers(pairs), now).map(|wait| wait.as_secs())
+            limit(status, &headers(pairs), "Forbidden", 0, now).map(|wait| wait.as_secs())
         };
         assert_eq!(seconds(StatusCode::FORBIDDEN, &[]), None);
         assert_eq!(seconds(StatusCode::FORBIDDEN, &[("retry-after", "7")]), Some(7));
@@ -328,6 +369,26 @@ mod tests {
         assert_eq!(seconds(StatusCode::FORBIDDEN, &spent), Some(31));
         assert_eq!(seconds(StatusCode::TOO_MANY_REQUESTS, &[]), Some(60));
         assert_eq!(seconds(StatusCode::BAD_GATEWAY, &[("retry-after", "7")]), None);
+        assert_eq!(
+            seconds(StatusCode::FORBIDDEN, &[("retry-after", "Thu, 01 Jan 1970 00:16:49 GMT")]),
+            Some(9)
+        );
+        // A secondary limit may come with neither header, whatever the quota says.
+        let left = headers(&[("x-ratelimit-remaining", "4981"), ("x-ratelimit-reset", "4000")]);
+        for (status, message) in [
+            (StatusCode::FORBIDDEN, "You have exceeded a secondary rate limit. Please wait a few minutes."),
+            (StatusCode::FORBIDDEN, "You have triggered an abuse detection mechanism."),
+            (StatusCode::FORBIDDEN, "API rate limit exceeded for user ID 1."),
+            (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
+        ] {
+            let waits =
+                [0, 1, 2].map(|attempt| limit(status, &left, message, attempt, now).unwrap().as_secs());
+            assert_eq!(waits, [60, 120, 240], "{message}");
+        }
+        assert_eq!(
+            limit(StatusCode::FORBIDDEN, &left, "Resource not accessible by integration", 0, now),
+            None
+        );
     }
 
     #[test]

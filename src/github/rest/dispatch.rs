@@ -3,7 +3,7 @@
 //! A dispatch carries a nonce that the workflow shows in its run's name. Whatever the answer says or fails to say, the
 //! run is then found by listing; a second POST is never sent.
 
-use super::client::{Client, Posted};
+use super::client::{Client, Posted, rate_limited};
 use super::model::{Branch, Run};
 use super::runs::RunQuery;
 use crate::error::{Code, Error, Result};
@@ -11,6 +11,11 @@ use chrono::{DateTime, Duration as Span, Utc};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// Looks for the run of a dispatch that a rate limit answered.
+const LOOKS_WHEN_LIMITED: u32 = 3;
+/// GitHub lists no more runs than this of one query.
+const MOST_LISTED: u32 = 1000;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -90,6 +95,14 @@ impl Client {
                     _ => refused,
                 });
             }
+            Posted::Limited(wait, message) => {
+                // Limited before it was taken, says the documentation; one look makes sure, and never a second POST.
+                let once = Dispatch { looks: (LOOKS_WHEN_LIMITED, dispatch.looks.1), ..dispatch.clone() };
+                return match self.find_dispatched(&once, begun).await {
+                    Ok(Some(run)) => Ok(run.id),
+                    _ => Err(rate_limited(wait, &format!("{message}; nothing was dispatched"))),
+                };
+            }
             Posted::Unclear(why) => {
                 format!("the answer to the dispatch doesn't say whether it was taken ({why})")
             }
@@ -105,7 +118,7 @@ impl Client {
         // The clocks of API and runs may differ; the nonce decides, the time only keeps the list short.
         let since = (begun - Span::minutes(5)).format("%Y-%m-%dT%H:%M:%SZ");
         let filters = vec![("event", "workflow_dispatch".to_owned()), ("created", format!(">={since}"))];
-        let query = RunQuery { filters, count: 100 };
+        let query = RunQuery { filters, count: MOST_LISTED };
         let mark = format!("[{}]", dispatch.nonce);
         let mut last = None;
         for look in 0..dispatch.looks.0 {

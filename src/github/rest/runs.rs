@@ -3,11 +3,12 @@
 use super::client::Client;
 use super::model::{Annotation, Artifact, Compare, Job, Run, Runner};
 use crate::error::{Code, Error, Result};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::path::Path;
 
 /// More pages than this are not asked for.
-const MOST_PAGES: u32 = 20;
+const MOST_PAGES: u32 = 50;
 /// Bytes of a log zip.
 const LARGEST_LOGS: u64 = 4 << 30;
 /// Bytes of an artifact: a pack is far smaller.
@@ -18,27 +19,54 @@ const LARGEST_ARTIFACT: u64 = 1 << 30;
 pub struct RunQuery {
     /// Event, branch, status and so on, as `name=value`.
     pub filters: Vec<(&'static str, String)>,
-    /// How many, at most 100.
+    /// How many, at most.
     pub count: u32,
 }
 
 impl Client {
+    /// Everything that a list has, page by page, at most `most`; `key` names the list in the answer, without one the
+    /// answer is it.
+    async fn list<T: DeserializeOwned>(&self, path: &str, key: Option<&str>, most: usize) -> Result<Vec<T>> {
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let unfit =
+            |what: String| Error::new(Code::GithubAnswer, format!("unexpected answer to GET {path}: {what}"));
+        let mut all: Vec<T> = Vec::new();
+        let size = most.clamp(1, 100);
+        for page in 1..=MOST_PAGES {
+            let mut answer: Value = self.get(&format!("{path}{joint}per_page={size}&page={page}")).await?;
+            let total = answer.get("total_count").and_then(Value::as_u64);
+            let items = match key {
+                Some(key) => answer.get_mut(key).map(Value::take),
+                None => Some(answer),
+            };
+            let items: Vec<T> = match items {
+                Some(items) => serde_json::from_value(items).map_err(|error| unfit(error.to_string()))?,
+                None => return Err(unfit(format!("there is no {}", key.unwrap_or_default()))),
+            };
+            let count = items.len();
+            all.extend(items);
+            let complete = total.map_or(count < size, |total| all.len() as u64 >= total);
+            if complete || count == 0 || all.len() >= most {
+                all.truncate(most);
+                return Ok(all);
+            }
+        }
+        Err(Error::new(Code::GithubAnswer, format!("GET {path}: more than {} entries", all.len())))
+    }
+
     /// Runs of a workflow file, newest first.
     ///
     /// # Errors
     /// As [`Client::get`].
     pub async fn runs(&self, workflow: &str, query: &RunQuery) -> Result<Vec<Run>> {
-        #[derive(Deserialize)]
-        struct Page {
-            workflow_runs: Vec<Run>,
-        }
         let mut pairs = url::form_urlencoded::Serializer::new(String::new());
-        pairs.append_pair("per_page", &query.count.clamp(1, 100).to_string());
         for (name, value) in &query.filters {
             pairs.append_pair(name, value);
         }
-        let path = format!("/actions/workflows/{}/runs?{}", escape(workflow), pairs.finish());
-        Ok(self.get::<Page>(&path).await?.workflow_runs)
+        let (workflow, pairs) = (escape(workflow), pairs.finish());
+        let filters = if pairs.is_empty() { pairs } else { format!("?{pairs}") };
+        let path = format!("/actions/workflows/{workflow}/runs{filters}");
+        self.list(&path, Some("workflow_runs"), query.count as usize).await
     }
 
     /// A run, of its newest attempt or of `attempt`.
@@ -57,22 +85,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn jobs(&self, run: u64, attempt: u32) -> Result<Vec<Job>> {
-        #[derive(Deserialize)]
-        struct Page {
-            total_count: u64,
-            jobs: Vec<Job>,
-        }
-        let mut jobs: Vec<Job> = Vec::new();
-        for page in 1..=MOST_PAGES {
-            let path = format!("/actions/runs/{run}/attempts/{attempt}/jobs?per_page=100&page={page}");
-            let answer: Page = self.get(&path).await?;
-            let empty = answer.jobs.is_empty();
-            jobs.extend(answer.jobs);
-            if empty || jobs.len() as u64 >= answer.total_count {
-                return Ok(jobs);
-            }
-        }
-        Err(Error::new(Code::GithubAnswer, format!("run {run} has more than {} jobs", jobs.len())))
+        self.list(&format!("/actions/runs/{run}/attempts/{attempt}/jobs"), Some("jobs"), usize::MAX).await
     }
 
     /// One job.
@@ -88,7 +101,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn annotations(&self, job: u64) -> Result<Vec<Annotation>> {
-        self.get(&format!("/check-runs/{job}/annotations?per_page=100")).await
+        self.list(&format!("/check-runs/{job}/annotations"), None, usize::MAX).await
     }
 
     /// The artifacts of a run.
@@ -96,11 +109,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn artifacts(&self, run: u64) -> Result<Vec<Artifact>> {
-        #[derive(Deserialize)]
-        struct Page {
-            artifacts: Vec<Artifact>,
-        }
-        Ok(self.get::<Page>(&format!("/actions/runs/{run}/artifacts?per_page=100")).await?.artifacts)
+        self.list(&format!("/actions/runs/{run}/artifacts"), Some("artifacts"), usize::MAX).await
     }
 
     /// The zip of an artifact, into `to`; gives its length.
@@ -155,11 +164,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn runners(&self) -> Result<Vec<Runner>> {
-        #[derive(Deserialize)]
-        struct Page {
-            runners: Vec<Runner>,
-        }
-        Ok(self.get::<Page>("/actions/runners?per_page=100").await?.runners)
+        self.list("/actions/runners", Some("runners"), usize::MAX).await
     }
 
     /// What lies between two commits.

@@ -5,7 +5,7 @@
 
 use super::tree::Tree;
 use crate::triage::facts::{Case, Confidence, Fact, FactKind, Place};
-use crate::triage::log::{Hit, Patterns, Scan, scan, unlike_a_log};
+use crate::triage::log::{Hit, Patterns, Scan, scan};
 use crate::triage::rules::{Pattern, Rules};
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -88,7 +88,7 @@ pub fn read_logs(tree: &mut Tree, patterns: &Patterns) -> (Vec<(LogFile, Scan)>,
 pub fn read_log(mut reader: impl Read, patterns: &Patterns) -> Result<Scan, String> {
     let mut head = Vec::new();
     reader.by_ref().take(4096).read_to_end(&mut head).map_err(|error| error.to_string())?;
-    match unlike_a_log(&head) {
+    match crate::files::unlike_text(&head) {
         Some(what) => Err(what),
         None => scan(head.as_slice().chain(reader), patterns).map_err(|error| error.to_string()),
     }

@@ -4,9 +4,7 @@
 mod dressing;
 mod line;
 mod scan;
-mod sniff;
 
 pub use dressing::Dressing;
 pub use line::{Line, Tag};
 pub use scan::{Hit, Patterns, Scan, Sought, scan, scan_as};
-pub use sniff::unlike_a_log;

@@ -1,8 +1,8 @@
-//! What is no log although it stands where one should.
+//! What came although text or JSON should have come: a page, an archive, nothing.
 
-/// What the first bytes of a file are, if not text that a runner or person would call a log; `None` when they may be.
+/// What the first bytes of a file or an answer are, if not text that a program or person meant; `None` when they may be.
 #[must_use]
-pub fn unlike_a_log(head: &[u8]) -> Option<String> {
+pub fn unlike_text(head: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(&head[..head.len().min(4096)]);
     let words = text.trim_start_matches('\u{feff}').trim_start();
     let begins = |with: &str| words.get(..with.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(with));
@@ -61,11 +61,11 @@ mod tests {
             (b"<HTML><body>", "an HTML page"),
             (b"{\"message\": \"Not Found\"}", "Not Found"),
         ] {
-            let found = unlike_a_log(bytes).unwrap_or_default();
+            let found = unlike_text(bytes).unwrap_or_default();
             assert!(found.contains(word), "{word}: {found:?}");
         }
         for text in ["2026-01-01T00:00:00Z <html>", "{\"a\": 1}", "x"] {
-            assert_eq!(unlike_a_log(text.as_bytes()), None, "{text}");
+            assert_eq!(unlike_text(text.as_bytes()), None, "{text}");
         }
     }
 }

@@ -116,7 +116,7 @@ fn decision(args: &Args, base: String, head: String) -> Result<(LaneContract, De
 fn decide(args: &Args, contract: &LaneContract, decision: &Decision) -> Result<Exit> {
     report::data(&match args.format {
         Format::Human => decision.human(),
-        Format::Json => pretty_sorted(decision)?,
+        Format::Json => pretty_sorted(decision)?.replace("##[", "#\\u0023["),
         Format::Github => format!("gate={}\n", String::from(decision.required.clone())),
     });
     if args.post_status {
@@ -244,7 +244,7 @@ fn screen(decision: &Decision, run: u64, checks: &[Check]) -> String {
         rows.push(vec![
             if check.held { "ok" } else { "NO" }.to_owned(),
             check.name.to_owned(),
-            crate::host::cleanup::shown(Path::new(&check.detail)),
+            crate::host::cleanup::shown(Path::new(&check.detail)).replace("##[", "#\\u{23}["),
         ]);
     }
     format!(

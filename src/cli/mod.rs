@@ -108,6 +108,19 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Whether a command line of this tool parses; nothing is carried out. For the tests of the lines that the tool, its
+/// pages and its errors tell people to paste.
+///
+/// # Errors
+/// What the parser says.
+pub fn parses<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<(), String> {
+    match Cli::try_parse_from(words) {
+        Err(error) if error.use_stderr() => Err(error.to_string()),
+        // The help that was asked for comes as an error too.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn carry_out(cli: Cli) -> Result<Exit> {
     let Some(command) = cli.command else {
         crate::report::data(&version(cli.verbose));

@@ -120,12 +120,17 @@ impl Decision {
             let gate = gate.gate().unwrap_or("none");
             let _infallible = writeln!(text, "\n{gate}, by rule {rule}: {reason}");
             for path in files {
-                let _infallible =
-                    writeln!(text, "  {}", crate::host::cleanup::shown(std::path::Path::new(path)));
+                let _infallible = writeln!(text, "  - {}", named(path));
             }
         }
         text
     }
+}
+
+/// A name that anybody may have chosen, behind a dash: it begins no line, so it neither ends a fence of Markdown nor starts
+/// a workflow command; the older form of those, `##[`, counts anywhere in a line.
+fn named(path: &str) -> String {
+    crate::host::cleanup::shown(std::path::Path::new(path)).replace("##[", "#\\u{23}[")
 }
 
 fn decide(contract: &LaneContract, path: &str) -> FileDecision {
@@ -198,14 +203,38 @@ mod tests {
         required gate: all
 
         all, by rule unknown: nobody knows it
-          odd\nname
+          - odd\nname
 
         gate-a, by rule a: a
-          a/x
+          - a/x
 
         none, by rule docs: words
-          x.md
+          - x.md
         ");
+    }
+
+    #[test]
+    fn no_name_ends_a_fence_or_commands_a_workflow() {
+        for name in [
+            "```",
+            "::error::x",
+            " ::stop-commands::x",
+            "##[group]x",
+            "x##[add-mask]y",
+            "a\n::error::x",
+            "~~~",
+            "\u{1b}[2J",
+        ] {
+            let changed = [name.to_owned()].into();
+            let human = Decision::new(&contract(), "b".into(), "h".into(), &changed).human();
+            for line in human.lines().map(str::trim_start) {
+                assert!(
+                    !line.starts_with("::") && !line.starts_with("```") && !line.starts_with("~~~"),
+                    "{human}"
+                );
+            }
+            assert!(!human.contains("##[") && !human.contains('\u{1b}'), "{human}");
+        }
     }
 
     fn any_required() -> impl Strategy<Value = Required> {

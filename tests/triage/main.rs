@@ -3,7 +3,9 @@
 mod agents;
 #[path = "../support/answers.rs"]
 mod answers;
+mod api;
 mod broken;
+mod commands;
 mod corpus;
 mod dispatch;
 mod drops;

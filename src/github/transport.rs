@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 
 /// A client with proxies and certificates of this machine.
-#[must_use]
 pub fn client() -> ClientBuilder {
     // A second installation is refused, and then the first one is as good.
     let _installed_before = rustls::crypto::ring::default_provider().install_default();

@@ -181,6 +181,13 @@ static __noinline int path_record(struct counters *counters_, u32 program, struc
         }
     } else if (class == CLASS_FD) {
         put_file(counters_, out, file_of(task, state->args[0]), SEGMENT_FILE);
+        if (descriptor->path2 >= 0)
+            put_argument(counters_, out, state, 1, argument(state, descriptor->path2));
+    } else if (descriptor->dfd >= 0 && !argument(state, descriptor->path)) {
+        // No string at all: the descriptor itself is meant (utimensat and those that take AT_EMPTY_PATH).
+        put_file(counters_, out, file_of(task, argument(state, descriptor->dfd)), SEGMENT_FILE);
+        if (descriptor->path2 >= 0 && descriptor->dfd2 == TEXT)
+            put_argument(counters_, out, state, 1, argument(state, descriptor->path2));
     } else {
         put_resolved(counters_, out, state, descriptor->dfd, descriptor->path, 0);
         if (descriptor->path2 >= 0)

@@ -2,7 +2,7 @@
 
 use super::raw::{Record, kind, mark, segment, state};
 use super::text::{self, Peer};
-use super::{CallWindow, Effect, Operation, PathValue, syscalls};
+use super::{CallWindow, Effect, Operation, PathValue, catalogue};
 use std::collections::{HashMap, VecDeque};
 
 const CLONE_THREAD: u64 = 0x0001_0000;
@@ -93,7 +93,11 @@ impl Decoder {
         }
         let mut effect = self.effect(record);
         match header.kind {
-            kind::SYSCALL => self.syscall(record, &mut effect),
+            kind::SYSCALL => {
+                if !self.syscall(record, &mut effect) {
+                    return;
+                }
+            }
             kind::BIRTH => self.birth(record, &mut effect),
             kind::EXEC => executed(record, &mut effect),
             kind::EXIT => {
@@ -123,12 +127,12 @@ impl Decoder {
                 }
                 return;
             }
-            kind::EXIT_ONLY if header.nr == syscalls::CLONE3 && header.ret == ENOSYS => return,
+            kind::EXIT_ONLY if header.nr == catalogue::CLONE3 && header.ret == ENOSYS => return,
             kind::EXIT_ONLY => {
                 effect.operation = Operation::ExitWithoutEnter;
-                effect.syscall = syscalls::syscall_name(header.nr);
+                effect.syscall = catalogue::syscall_name(header.nr);
                 effect.return_value = Some(header.ret);
-                if syscalls::fenced(header.nr).is_some() && [EPERM, EAFNOSUPPORT].contains(&header.ret) {
+                if catalogue::fenced(header.nr).is_some() && [EPERM, EAFNOSUPPORT].contains(&header.ret) {
                     effect.operation = Operation::Escape;
                     effect.marks.push(REFUSED.into());
                     arguments(record, &mut effect);
@@ -140,7 +144,7 @@ impl Decoder {
             }
             _ => {
                 effect.operation = Operation::ExitWithoutEnter;
-                effect.syscall = syscalls::syscall_name(header.nr);
+                effect.syscall = catalogue::syscall_name(header.nr);
                 effect.marks.push("enter_twice".into());
             }
         }
@@ -212,9 +216,12 @@ impl Decoder {
             process: self.process(header.pid),
             cgroup_id: header.cgroup_id,
             call,
+            server: None,
             operation: Operation::Escape,
             syscall: String::new(),
             path: None,
+            object: None,
+            argv: Vec::new(),
             target: None,
             endpoint: None,
             flags: None,
@@ -243,20 +250,68 @@ impl Decoder {
         effect.detail = Some(format!("{thread} of {}", parent.map_or("driver".into(), ToString::to_string)));
     }
 
-    fn syscall(&mut self, record: &Record<'_>, effect: &mut Effect) {
+    /// False when the call, by its arguments, does nothing outside of its process.
+    fn syscall(&mut self, record: &Record<'_>, effect: &mut Effect) -> bool {
         let header = &record.header;
-        let Some(row) = syscalls::syscall(header.nr) else {
-            effect.syscall = syscalls::syscall_name(header.nr);
-            return;
-        };
-        effect.operation = row.operation;
-        effect.syscall = row.name.into();
+        effect.syscall = catalogue::syscall_name(header.nr);
         effect.return_value = Some(header.ret);
+        let Some(operation) = self.operation(record) else { return false };
+        effect.operation = operation;
         arguments(record, effect);
+        if operation == Operation::Signal {
+            effect.detail = Some(format!("signal={} to {}", signal(record).1, self.recipient(record)));
+        }
         if let Some(address) = record.segment(segment::ADDRESS) {
-            return self.peer(address.bytes, effect);
+            self.peer(address.bytes, effect);
+            return true;
         }
         (effect.path, effect.target) = paths(record);
+        names(record, effect);
+        true
+    }
+
+    fn operation(&self, record: &Record<'_>) -> Option<Operation> {
+        const NULL: u64 = 0;
+        let header = &record.header;
+        let Some(row) = catalogue::syscall(header.nr) else { return Some(Operation::Escape) };
+        match row.treatment.operation? {
+            Operation::DeviceControl => catalogue::embedded().ioctl(header.a as u32),
+            // A signal 0 asks whether a process is there.
+            Operation::Signal if signal(record).1 == 0 => None,
+            Operation::Signal if self.recipient(record) == "itself" => None,
+            // Limits that are only asked for.
+            Operation::ProcessControl if row.name == "prlimit64" && header.c == NULL => None,
+            Operation::Socket => {
+                let family = i32::try_from(header.a).ok()?;
+                let families = catalogue::embedded().families();
+                match families.iter().find(|known| known.family == family) {
+                    Some(known) => {
+                        (known.treatment.operation == Some(Operation::Socket)).then_some(Operation::Socket)
+                    }
+                    None => Some(Operation::Socket),
+                }
+            }
+            operation => Some(operation),
+        }
+    }
+
+    /// To whom a signal goes, without a number that differs between runs.
+    fn recipient(&self, record: &Record<'_>) -> String {
+        let header = &record.header;
+        let to = signal(record).0;
+        if catalogue::syscall_name(header.nr) == "pidfd_send_signal" {
+            return "a process by its descriptor".to_owned();
+        }
+        match to {
+            0 => "its group".to_owned(),
+            -1 => "all".to_owned(),
+            ..-1 => "a group".to_owned(),
+            _ if to == i64::from(header.pid) || to == i64::from(header.tid) => "itself".to_owned(),
+            _ => match u32::try_from(to).ok().and_then(|to| self.processes.get(&to)) {
+                Some(process) => format!("process {process}"),
+                None => "another process".to_owned(),
+            },
+        }
     }
 
     /// The endpoint of a call: what the kernel copied wins over what stood in the program's memory afterwards.
@@ -318,7 +373,7 @@ impl Decoder {
     fn submit(&mut self, record: &Record<'_>, mut effect: Effect) {
         let header = &record.header;
         effect.operation = Operation::IoUring;
-        effect.syscall = syscalls::uring(header.nr).0;
+        effect.syscall = catalogue::uring(header.nr).0;
         (effect.path, effect.target) = paths(record);
         effect.flags = (header.b != 0).then_some(header.b);
         effect.mode = (header.c != 0).then_some(header.c);
@@ -382,6 +437,23 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
         Operation::Chown => effect.detail = Some(format!("uid={} gid={}", owner(a), owner(b))),
         Operation::Truncate => effect.detail = Some(format!("length={}", a.cast_signed())),
         Operation::Sendto | Operation::Sendmsg => effect.flags = Some(a),
+        Operation::SetAttributes | Operation::DeviceControl if effect.syscall == "ioctl" => {
+            effect.detail = Some(format!("command={:#x}", a as u32));
+        }
+        Operation::Socket => effect.detail = Some(format!("family={} type={} protocol={}", a, b & 0xf, c)),
+        Operation::Ipc if effect.syscall.ends_with("get") => {
+            let flags = if effect.syscall == "msgget" { b } else { c };
+            effect.detail = Some(format!("key={:#x} flags={flags:#o}", a as u32));
+        }
+        Operation::Ipc if effect.syscall.ends_with("ctl") => {
+            let command = if effect.syscall == "semctl" { c } else { b };
+            effect.detail = Some(format!("command={command}"));
+        }
+        Operation::Key if effect.syscall == "keyctl" => effect.detail = Some(format!("command={a}")),
+        Operation::Mount => effect.flags = (a != 0 && record.segments().next().is_some()).then_some(a),
+        Operation::Namespace => {
+            effect.detail = Some(format!("flags={:#x}", if effect.syscall == "unshare" { a } else { b }));
+        }
         Operation::Escape => {
             let argument = |value: u64| value.cast_signed();
             effect.detail = Some(match effect.syscall.as_str() {
@@ -400,6 +472,30 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
         }
         _ => {}
     }
+}
+
+/// What stands beside a path as a second string, or instead of one, and is none itself.
+fn names(record: &Record<'_>, effect: &mut Effect) {
+    match effect.operation {
+        Operation::Setxattr | Operation::Removexattr => {
+            effect.detail = effect.target.take().map(|name| format!("name={}", name.value));
+        }
+        Operation::MessageQueue | Operation::Key => {
+            effect.path = None;
+            if let Some(name) = record.segment(segment::REQUESTED) {
+                effect.detail = Some(format!("name={}", text::escape(name.bytes)));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whom a call that signals means, and which signal.
+fn signal(record: &Record<'_>) -> (i64, u64) {
+    let header = &record.header;
+    let to = i64::from((header.a as u32).cast_signed());
+    let third = matches!(catalogue::syscall_name(header.nr).as_str(), "tgkill" | "rt_tgsigqueueinfo");
+    (to, u64::from(if third { header.c } else { header.b } as u32))
 }
 
 /// A user or group id argument; -1 means "leave as it is".

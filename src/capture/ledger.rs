@@ -3,7 +3,7 @@
 //! The ledger knows nothing of the kernel's counters or of the ring; the recorder compares its totals with those.
 
 use super::raw::{Record, kind, mark, segment, state};
-use super::{Operation, PathState, PathValue, syscalls, text};
+use super::{Operation, PathState, PathValue, catalogue, text};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 const NR_EXIT: i32 = 60;
@@ -134,7 +134,7 @@ impl Ledger {
             kind::FOREIGN => self
                 .find("foreign_abi_syscall", format!("process {} called number {}", header.pid, header.nr)),
             kind::URING_SUBMIT => {
-                let (name, decoded) = syscalls::uring(header.nr);
+                let (name, decoded) = catalogue::uring(header.nr);
                 if !decoded {
                     self.find(
                         "io_uring_opcode_not_decoded",
@@ -215,17 +215,18 @@ impl Ledger {
 
     fn escape(&mut self, record: &Record<'_>) {
         let header = &record.header;
-        let Some(row) = syscalls::syscall(header.nr).filter(|row| row.operation == Operation::Escape) else {
+        let escape = |row: &&catalogue::Syscall| row.treatment.operation == Some(Operation::Escape);
+        let Some(row) = catalogue::syscall(header.nr).filter(escape) else {
             return;
         };
         if header.ret < 0 {
             return;
         }
         let said = format!("process {}: {}", header.pid, row.name);
-        if matches!(row.name, "ptrace" | "process_vm_writev" | "pidfd_getfd") {
+        if matches!(row.name.as_str(), "ptrace" | "process_vm_writev" | "pidfd_getfd") {
             self.tampering.add(said.clone());
         }
-        match row.name {
+        match row.name.as_str() {
             "bpf" => self.find("bpf_call_succeeded", said),
             "perf_event_open" => self.find("perf_event_opened", said),
             "init_module" | "finit_module" => self.find("kernel_module_loaded", said),
@@ -279,7 +280,7 @@ impl Ledger {
                 _ => None,
             };
             if let Some(reason) = unknown {
-                let name = syscalls::syscall_name(header.nr);
+                let name = catalogue::syscall_name(header.nr);
                 self.find(reason, format!("process {}: {name} on {}", header.pid, text::escape(part.bytes)));
             }
         }
@@ -418,7 +419,7 @@ fn canary_line(record: &Record<'_>) -> Option<String> {
         }
         kind::URING_COMPLETE => format!("complete {}", header.ret),
         kind::SYSCALL => {
-            let name = syscalls::syscall_name(header.nr);
+            let name = catalogue::syscall_name(header.nr);
             let endpoint = record.segment(segment::ADDRESS).and_then(|part| text::endpoint(part.bytes));
             let endpoint = endpoint.map_or(String::new(), |endpoint| format!(" {endpoint}"));
             let what = if record.segment(segment::FILE).is_some() {

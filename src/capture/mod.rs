@@ -2,6 +2,7 @@
 //!
 //! The types here are portable; what touches the kernel stands behind the `capture` feature on Linux.
 
+pub mod catalogue;
 mod decode;
 mod effect;
 #[cfg(all(feature = "capture", target_os = "linux"))]
@@ -14,11 +15,10 @@ mod proof;
 pub mod raw;
 mod recording;
 mod spool;
-pub mod syscalls;
 mod text;
 
 pub use decode::{CONCURRENT, REFUSED};
-pub use effect::{Effect, Operation, PathState, PathValue};
+pub use effect::{Effect, FileObject, Operation, PathState, PathValue};
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};
 pub use object::{Object, embedded};

@@ -1,23 +1,10 @@
 //! Whether a recording may be called complete: every invariant, what was expected, what was seen, and who saw it.
 
+use super::catalogue;
 use super::ledger::{Balance, Ledger};
 use super::raw::{Counters, HOOKS};
 use super::{CallWindow, CaptureProof, HookCount, Invariant, NetworkCounts, Outcome, Summary};
 use std::collections::BTreeMap;
-
-/// What no capture of this kind can see, in fixed words.
-pub const BLIND_SPOTS: &[&str] = &[
-    "content written or read through descriptors, and changes through writable memory mappings, are not recorded; a writable open is",
-    "the ELF interpreter and binfmt interpreters are opened by the kernel itself without an event",
-    "services outside the session that act on request (D-Bus, container engines, user-mode helpers) are seen only as a connection",
-    "descriptors received over a Unix socket are not recorded as opens",
-    "raw, packet, vsock and netlink traffic is recorded only as socket calls with an address",
-    "paths of calls that return no file are as requested: symbolic links in their directories are not resolved",
-    "a string changed by another thread and changed back between entry and exit of a call is not noticed",
-    "a path walked while another task renames its directories may mix old and new names",
-    "a descriptor that another thread replaces between the opening of a file and the end of the call may lend its path",
-    "paths of io_uring requests are as requested; their results are those the ring reported",
-];
 
 /// A capability that the kernel lacks.
 #[derive(Clone, Copy, Debug)]
@@ -155,13 +142,14 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
             complete: proof.reasons.is_empty(),
             reasons: proof.reasons,
             invariants: proof.invariants,
-            blind_spots: BLIND_SPOTS
-                .iter()
-                .map(|spot| (*spot).to_owned())
+            blind_spots: catalogue::embedded()
+                .blind_spots()
+                .into_iter()
                 .chain(seen.missing.iter().map(|missing| {
                     format!("this kernel lacks {}: {} are not recorded", missing.capability, missing.without)
                 }))
                 .collect(),
+            catalogue: Some(catalogue::embedded().reference()),
             environment: seen.environment,
             policy_origin: None,
             origins: BTreeMap::new(),

@@ -1,6 +1,7 @@
 //! What one measured run gave: its outcome, its accounting, and the proof of its completeness.
 
 use super::Effect;
+use super::catalogue::CatalogueRef;
 use super::decode::Decoder;
 use super::raw::Record;
 use super::spool::{SpoolReader, Spooled};
@@ -124,6 +125,9 @@ pub struct CaptureProof {
     pub invariants: Vec<Invariant>,
     /// What this capture cannot see, in fixed words.
     pub blind_spots: Vec<String>,
+    /// The catalogue of syscalls under which it was recorded, from which the blind spots follow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<CatalogueRef>,
     /// Kernel release, BTF digest, object digest, program tags, attach results.
     pub environment: BTreeMap<String, String>,
     /// Who decided on tool calls: `corroborated` (the driver, by the run's own policy), `self_reported`, or absent.

@@ -135,9 +135,20 @@ impl Peer {
                 let mut octets = [0; 16];
                 octets[..8].copy_from_slice(&low.to_le_bytes());
                 octets[8..].copy_from_slice(&high.to_le_bytes());
-                Some(Peer::V6(octets.into(), port))
+                Some(Peer::V6(octets.into(), port).canonical())
             }
             _ => None,
+        }
+    }
+
+    /// An IPv4 peer that an IPv6 socket reaches is the IPv4 peer: the kernel itself goes on with its address.
+    fn canonical(self) -> Self {
+        match self {
+            Peer::V6(address, port) => match address.to_ipv4_mapped() {
+                Some(address) => Peer::V4(address, port),
+                None => self,
+            },
+            Peer::V4(..) => self,
         }
     }
 
@@ -149,7 +160,7 @@ impl Peer {
         if i32::from(family) == AF_INET {
             Some(Peer::V4(Ipv4Addr::from(*bytes.get(4..)?.first_chunk::<4>()?), port))
         } else if i32::from(family) == AF_INET6 {
-            Some(Peer::V6(Ipv6Addr::from(*bytes.get(8..)?.first_chunk::<16>()?), port))
+            Some(Peer::V6(Ipv6Addr::from(*bytes.get(8..)?.first_chunk::<16>()?), port).canonical())
         } else {
             None
         }

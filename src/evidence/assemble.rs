@@ -5,6 +5,7 @@ use super::contract::{
     CapabilitySurface, CorrelationReport, ObservationHealth, PolicyEvent, RunFinished, RunStarted, schema,
 };
 use super::correlation::correlate;
+use super::effect_surface::SurfaceBuilder;
 use super::effects;
 use super::filter::{Filter, FilterReport};
 use super::health::{Counts, health};
@@ -40,7 +41,7 @@ pub struct RunFacts<'a> {
 pub struct Outputs {
     /// The archive.
     pub archive: RootPath,
-    /// A folder for effects.ndjson, kernel_set.json, tool_effects.json, filter.json, capture_proof.json.
+    /// A folder for effects.ndjson, surface.json, kernel_set.json, tool_effects.json, filter.json, capture_proof.json.
     pub details: Option<RootPath>,
     /// A folder for the archive's eight members.
     pub extract: Option<RootPath>,
@@ -106,7 +107,9 @@ pub fn assemble(
 
     let mut grouping = Grouping::new(&windows, filter, facts.work);
     let normaliser = Normaliser::new(facts.run_id, filter, facts.work);
-    let mut streamed = stream(facts.run_id, normaliser, recording, details, &mut aside, &mut grouping)?;
+    let mut all = SurfaceBuilder::new(&windows, filter, facts.work);
+    let mut streamed =
+        stream(facts.run_id, normaliser, recording, details, &mut aside, (&mut grouping, &mut all))?;
     let processes = std::mem::take(&mut streamed.kernel.processes);
     let kernel_events = streamed.kernel.events.len() as u64;
     let filtered = streamed.kernel.tally.total();
@@ -131,6 +134,7 @@ pub fn assemble(
     let kernel_set = KernelSet::of(facts.run_id, &members.kernel, &processes);
     if let Some(folder) = details {
         write_swept(&folder.join("kernel_set.json"), &kernel_set, &aside)?;
+        write_swept(&folder.join("surface.json"), &all.finish(facts.run_id), &aside)?;
         write_swept(
             &folder.join("tool_effects.json"),
             &grouping.finish(facts.run_id, &members.policy),
@@ -172,7 +176,7 @@ fn stream(
     recording: impl IntoIterator<Item = Result<Effect>>,
     details: Option<&RootPath>,
     aside: &mut Redactor<'_>,
-    grouping: &mut Grouping<'_>,
+    (grouping, all): (&mut Grouping<'_>, &mut SurfaceBuilder<'_>),
 ) -> Result<Streamed> {
     let mut file =
         details.map(|folder| effects::Writer::create(&folder.join("effects.ndjson"), run_id)).transpose()?;
@@ -194,7 +198,8 @@ fn stream(
             aside.sweep("effects.ndjson", &line)?;
         }
         if refused.is_none() {
-            match normaliser.take(&effect).and_then(|sorted| grouping.take(&effect).map(|()| sorted)) {
+            let taken = grouping.take(&effect).and_then(|()| all.take(&effect));
+            match normaliser.take(&effect).and_then(|sorted| taken.map(|()| sorted)) {
                 Ok(Sorted::Evidence) => raw.extend(before),
                 Ok(Sorted::Telemetry | Sorted::Other) => {}
                 Err(refusal) => refused = Some(refusal),

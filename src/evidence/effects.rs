@@ -52,6 +52,9 @@ pub fn redact(effect: &mut Effect, redactor: &mut Redactor<'_>) {
     if let Some(detail) = &mut effect.detail {
         redactor.text("detail", detail);
     }
+    if !effect.argv.is_empty() {
+        redactor.argv("argv", &mut effect.argv);
+    }
     if let Some(call) = &mut effect.call {
         redactor.text("call", call);
     }

@@ -7,6 +7,7 @@ pub mod archive;
 mod assemble;
 pub mod contract;
 pub mod correlation;
+pub mod effect_surface;
 pub mod effects;
 pub mod filter;
 pub mod health;
@@ -26,6 +27,7 @@ pub use contract::{
     CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, RunFinished,
     RunStarted, SdkEvent,
 };
+pub use effect_surface::EffectSurface;
 pub use filter::Filter;
 pub use kernel_set::KernelSet;
 pub use logs::Logs;

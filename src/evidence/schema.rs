@@ -38,6 +38,7 @@ schemas! {
     "assay.gates.pack_result.v0",
     "assay.gates.pack_verification.v0",
     "assay.gates.policy.v0",
+    "assay.gates.surface.v0",
     "assay.gates.tool_decision.v0",
     "assay.gates.tool_effects.v0",
     "assay.gates.verification.v0",

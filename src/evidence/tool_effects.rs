@@ -46,17 +46,10 @@ impl ToolEffects {
         exact.map(|call| (call.tool.clone(), call.effects.as_slice())).chain(together)
     }
 
-    /// What the lines of an effects.ndjson give for the same calls; equal to `self` when it stands beside them.
-    ///
-    /// # Errors
-    /// As [`Grouping::take`]; what the effects give.
-    pub fn rederived(
-        &self,
-        work: Option<&str>,
-        effects: impl IntoIterator<Item = Result<Effect>>,
-        decisions: &[PolicyEvent],
-    ) -> Result<Self> {
-        let windows: Vec<CallWindow> = self
+    /// The windows of its calls.
+    #[must_use]
+    pub fn windows(&self) -> Vec<CallWindow> {
+        self
             .calls
             .iter()
             .filter(|call| call.attribution != Attribution::None)
@@ -72,7 +65,20 @@ impl ToolEffects {
                 server: call.server.clone().unwrap_or_default(),
                 id_rule: call.id_rule.clone().unwrap_or_default(),
             })
-            .collect();
+            .collect()
+    }
+
+    /// What the lines of an effects.ndjson give for the same calls; equal to `self` when it stands beside them.
+    ///
+    /// # Errors
+    /// As [`Grouping::take`]; what the effects give.
+    pub fn rederived(
+        &self,
+        work: Option<&str>,
+        effects: impl IntoIterator<Item = Result<Effect>>,
+        decisions: &[PolicyEvent],
+    ) -> Result<Self> {
+        let windows = self.windows();
         let mut grouping = Grouping::new(&windows, Filter::embedded()?, work);
         for effect in effects {
             grouping.take(&effect?)?;
@@ -223,6 +229,39 @@ impl CountedEffect {
             marks: effect.marks.iter().filter(|mark| *mark != CONCURRENT).cloned().collect(),
             count: 0,
         })
+    }
+}
+
+impl CountedEffect {
+    /// Operation and object: `unlink /x`, `rename /a -> /b`, `connect 127.0.0.1:80`, `signal signal=9 to process 2`.
+    #[must_use]
+    pub fn named(&self) -> String {
+        let mut text = self.operation.name();
+        let objects = [
+            self.path.as_deref().map(str::to_owned),
+            self.target.as_ref().map(|target| format!("-> {target}")),
+            self.endpoint.clone(),
+            self.detail.clone().filter(|_| self.path.is_none() && self.endpoint.is_none()),
+        ];
+        if objects.iter().all(Option::is_none) {
+            text = format!("{text} by {}", self.syscall);
+        }
+        for object in objects.into_iter().flatten() {
+            text.push(' ');
+            text.push_str(&object);
+        }
+        match &self.path_state {
+            Some(state) if state != "requested" => format!("{text} ({state})"),
+            _ => text,
+        }
+    }
+
+    /// Whether it is known what it was done to. A name that a ring was asked for, or that leads out of the session's own
+    /// view, is not: it satisfies no expectation.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        let by_request = self.operation == Operation::IoUring && self.errno.is_none();
+        !by_request && !matches!(self.path_state.as_deref(), Some("detached" | "truncated" | "unreadable"))
     }
 }
 

@@ -4,6 +4,7 @@
 //! so that a judge never decides after the fact what it should have looked for.
 
 use super::{Allowance, Limits};
+use crate::capture::Operation;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -235,6 +236,9 @@ pub struct Expectations {
     /// Per tool call, exactly these effects on the work folder and nothing else there; call id to effects.
     #[serde(default)]
     pub tool_effects: BTreeMap<String, Vec<ExpectedEffect>>,
+    /// Effects of any operation, each exactly as often as it says; 0 for never.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub effects: Vec<ExpectedOperation>,
     /// `corroborated` when the driver must have decided, by the policy that is named above.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_origin: Option<String>,
@@ -310,6 +314,38 @@ pub struct ExpectedEffect {
     /// Opens only: `read`, `write`, `read_write`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<String>,
+}
+
+/// An effect of any operation. What isn't named isn't looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExpectedOperation {
+    /// `unlink`, `rename`, `setxattr`, `listen`, ...
+    pub operation: Operation,
+    /// File: absolute, or relative to the work folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The second file of rename and link, the text of a symlink.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Peer or address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// What the effect says beside: `name=user.a`, `signal=9 to process 2`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Opens only: `read`, `write`, `read_write`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
+    /// `success` or `error`.
+    #[serde(default = "success")]
+    pub status: String,
+    /// Id of the call in which it is done, or `outside` of calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call: Option<String>,
+    /// How often.
+    #[serde(default = "one")]
+    pub count: u64,
 }
 
 /// A predeclared scenario (contract `semantic_gap_verdict.v0`).

@@ -11,7 +11,7 @@ pub use catalog::{Catalog, Entry};
 pub use confinement::{Allowance, Limits};
 pub use definition::{
     AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
-    ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,
+    ExpectedOperation, ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,
     ScenarioId, ScenarioRole, ScenarioVerdict, ServerPolicySource,
 };
 pub use plan::{Plan, PlannedGate, Selection};

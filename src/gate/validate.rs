@@ -1,7 +1,7 @@
 //! What types alone can't say of a definition.
 
 use super::{Definition, Group, Presence};
-use crate::capture::syscalls::FENCED;
+use crate::capture::catalogue::FENCED;
 use crate::error::{Code, Error, Result};
 use crate::files::parse_yaml;
 use std::fmt::Display;

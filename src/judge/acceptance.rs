@@ -2,11 +2,12 @@
 
 use super::{Assertion, EffectTotals, reconcile};
 use crate::capture::{CaptureProof, Operation};
+use crate::evidence::effect_surface::Actor;
 use crate::evidence::tool_effects::{Attribution, CallEffects, ConcurrentCalls, CountedEffect, ToolEffects};
 use crate::evidence::{
-    Archive, CapabilitySurface, CorrelationReport, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
+    Archive, CapabilitySurface, CorrelationReport, EffectSurface, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
 };
-use crate::gate::{Definition, ExpectedEffect, ExpectedOpen, ExpectedSdk, Presence};
+use crate::gate::{Definition, ExpectedEffect, ExpectedOpen, ExpectedOperation, ExpectedSdk, Presence};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that acceptance looks at, read back from disk and verified before.
@@ -32,6 +33,8 @@ pub struct RunEvidence {
     pub calls: Vec<CallEffects>,
     /// `tool_effects.json`, calls that overlapped.
     pub concurrent: Vec<ConcurrentCalls>,
+    /// `surface.json`.
+    pub everything: EffectSurface,
     /// What `effects.ndjson` comes to, filtered effects included.
     pub effects: EffectTotals,
 }
@@ -39,7 +42,13 @@ pub struct RunEvidence {
 impl RunEvidence {
     /// Of an archive that verified, and the files beside it.
     #[must_use]
-    pub fn of(archive: &Archive, proof: CaptureProof, tools: &ToolEffects, effects: EffectTotals) -> Self {
+    pub fn of(
+        archive: &Archive,
+        proof: CaptureProof,
+        tools: &ToolEffects,
+        everything: EffectSurface,
+        effects: EffectTotals,
+    ) -> Self {
         let content = &archive.content;
         Self {
             exit_code: content.finished.exit_code,
@@ -52,6 +61,7 @@ impl RunEvidence {
             proof,
             calls: tools.calls.clone(),
             concurrent: tools.concurrent.clone(),
+            everything,
             effects,
         }
     }
@@ -69,7 +79,55 @@ pub fn accept(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Assertion
         all.extend(sdk(expected, run));
     }
     all.extend(tool_effects(gate, run, work));
+    all.extend(gate.expect.effects.iter().map(|effect| done(effect, run, work)));
     all
+}
+
+/// An effect of any operation, exactly as often as declared.
+fn done(expected: &ExpectedOperation, run: &RunEvidence, work: &str) -> Assertion {
+    let absolute =
+        |path: &String| if path.starts_with('/') { path.clone() } else { format!("{work}/{path}") };
+    let (path, target) = (expected.path.as_ref().map(absolute), expected.target.as_ref().map(absolute));
+    let same = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+    let count: u64 = run
+        .everything
+        .effects
+        .iter()
+        .filter(|one| {
+            let effect = &one.effect;
+            let place = match (expected.call.as_deref(), &one.actor) {
+                (None, _) => true,
+                (Some("outside"), actor) => *actor == Actor::Outside,
+                (Some(id), Actor::Call { id: found, .. }) => id == found,
+                (Some(_), _) => false,
+            };
+            place
+                && effect.operation == expected.operation
+                && same(&path, &effect.path)
+                && same(&target, &effect.target)
+                && same(&expected.endpoint, &effect.endpoint)
+                && same(&expected.detail, &effect.detail)
+                && expected.access.as_deref().is_none_or(|access| access == access_mode(effect.flags.unwrap_or(0)))
+                && (expected.status == "error") == effect.errno.is_some()
+                // What is not known can't satisfy, and can't be ruled out.
+                && (effect.is_established() || expected.count == 0)
+        })
+        .map(|one| one.effect.count)
+        .sum();
+    let mut what = format!("{} {}", expected.status, expected.operation.name());
+    for (prefix, part) in [
+        ("", &path),
+        ("-> ", &target),
+        ("", &expected.endpoint),
+        ("", &expected.detail),
+        ("", &expected.access),
+        ("in ", &expected.call),
+    ] {
+        if let Some(part) = part {
+            what = format!("{what} {prefix}{part}");
+        }
+    }
+    Assertion::equal("surface.effects", format!("{} × {what}", expected.count), format!("{count} × {what}"))
 }
 
 /// What every gate demands.
@@ -275,6 +333,10 @@ fn tool_effects(gate: &Definition, run: &RunEvidence, work: &str) -> Vec<Asserti
 
 /// `operation path access`, with its count when it was done more than once, for effects on the work folder.
 fn on_work(effect: &CountedEffect, work: &str) -> Option<String> {
+    if !effect.is_established() {
+        // It may have been done there.
+        return Some(format!("{} at a place that is not known", effect.named()));
+    }
     let path = effect.path.as_ref()?.strip_prefix(work)?.strip_prefix('/')?;
     let operation = operation_name(effect.operation);
     let access = match (effect.operation, effect.flags) {

@@ -12,7 +12,7 @@ mod verdict;
 
 pub use acceptance::{RunEvidence, accept};
 pub use assertion::Assertion;
-pub use determinism::{Compared, Determinism, Divergence, DriftKind, RunArtifacts, compare};
+pub use determinism::{Compared, Determinism, Divergence, Drift, DriftKind, RunArtifacts, compare};
 pub use reconcile::{EffectTotals, reconcile};
 pub use run::{
     RunAccount, acceptance_line, baseline_missing, declared_failure, determinism_line, run_verdict,

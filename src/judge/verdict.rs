@@ -148,10 +148,15 @@ impl GateVerdict {
         match &determinism {
             Some(found) if found.agree => {}
             Some(found) => match &found.divergence {
-                Some(at) => because(
-                    Exit::RunsDisagree,
-                    format!("runs {} and {} differ in {}", at.runs[0], at.runs[1], at.artifact),
-                ),
+                Some(at) => {
+                    because(
+                        Exit::RunsDisagree,
+                        format!("runs {} and {} differ in {}", at.runs[0], at.runs[1], at.artifact),
+                    );
+                    for drift in at.said() {
+                        because(Exit::RunsDisagree, drift);
+                    }
+                }
                 None => because(Exit::CaptureIncomplete, "a single run can't show agreement".to_owned()),
             },
             None => because(Exit::CaptureIncomplete, "the runs could not be compared".to_owned()),

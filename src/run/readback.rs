@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::evidence::archive::read_bounded_from;
-use crate::evidence::{Archive, CapabilitySurface, ToolEffects, effects};
+use crate::evidence::{Archive, CapabilitySurface, EffectSurface, ToolEffects, effects};
 use crate::files::{RootPath, sha256};
 use crate::judge::scenario::RunFiles;
 use crate::judge::{ArchiveRef, EffectTotals, RunArtifacts, RunEvidence};
@@ -39,7 +39,13 @@ pub fn run_evidence(out: &RootPath) -> Result<(RunEvidence, Found)> {
     for effect in effects::read_from(BufReader::new(recorded.expect_file()?), &recorded.path(), None) {
         totals.take(effect?);
     }
-    let evidence = RunEvidence::of(&archive, json(&out.join("capture_proof.json"))?, &calls, totals);
+    let evidence = RunEvidence::of(
+        &archive,
+        json(&out.join("capture_proof.json"))?,
+        &calls,
+        json(&out.join("surface.json"))?,
+        totals,
+    );
     Ok((evidence, found))
 }
 
@@ -68,19 +74,20 @@ pub(super) fn surface_and_effects(out: &RootPath) -> Result<(CapabilitySurface, 
 /// As [`run_evidence`].
 pub fn run_artifacts(out: &RootPath) -> Result<RunArtifacts> {
     let (archive, _) = archive(out)?;
-    artifacts_of(&archive, json(&out.join("kernel_set.json"))?)
+    artifacts_of(&archive, json(&out.join("kernel_set.json"))?, json(&out.join("surface.json"))?)
 }
 
-/// Everything that the runs of a gate are compared by, from an archive and the kernel set beside it.
+/// Everything that the runs of a gate are compared by, from an archive and what stands beside it.
 ///
 /// # Errors
 /// `Internal` when a value can't be serialised.
-pub fn artifacts_of(archive: &Archive, kernel_set: Value) -> Result<RunArtifacts> {
+pub fn artifacts_of(archive: &Archive, kernel_set: Value, effects: EffectSurface) -> Result<RunArtifacts> {
     Ok(RunArtifacts {
         health: value(&archive.health)?,
         surface: value(&archive.surface)?,
         correlation: value(&archive.correlation)?,
         kernel_set,
+        effects,
         policy: lines(&archive.policy)?,
         sdk: lines(&archive.sdk)?,
     })

@@ -9,6 +9,8 @@ use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, assemble};
 use crate::host::WORK;
 use std::path::PathBuf;
 
+mod mutations;
+
 /// Writes a run's evidence as the kernel would have given it, and notes each measurement.
 struct Script {
     key: RedactionKey,
@@ -17,6 +19,10 @@ struct Script {
     announced: Vec<Option<String>>,
     /// What each measurement does beside what kernel-only does: gate, run, change.
     changes: Vec<(&'static str, u32, Change)>,
+    /// Windows of every run.
+    calls: Vec<crate::capture::CallWindow>,
+    /// One more effect, by run.
+    extra: Vec<(u32, Effect)>,
 }
 
 #[derive(Clone, Copy)]
@@ -35,6 +41,8 @@ impl Script {
             measured: Vec::new(),
             announced: Vec::new(),
             changes: changes.to_vec(),
+            calls: Vec::new(),
+            extra: Vec::new(),
         }
     }
 }
@@ -76,6 +84,9 @@ fn executed(program: &str, seq: u64) -> Effect {
         return_value: Some(0),
         detail: None,
         marks: Vec::new(),
+        server: None,
+        object: None,
+        argv: Vec::new(),
     }
 }
 
@@ -140,6 +151,7 @@ impl Measure for Script {
         if matches!(change, Some(Change::ReadsMore)) {
             effects.push(opened(4, "secrets.txt", 0));
         }
+        effects.extend(self.extra.iter().filter(|(of, _)| *of == run).map(|(_, effect)| effect.clone()));
         let reasons =
             if matches!(change, Some(Change::Incomplete)) { vec!["moved_task".to_owned()] } else { vec![] };
         let interrupted = matches!(change, Some(Change::Interrupted));
@@ -160,7 +172,7 @@ impl Measure for Script {
             size_mismatches: 0,
             hooks: Default::default(),
             network: NetworkCounts::default(),
-            calls: Vec::new(),
+            calls: self.calls.clone(),
             proof: proof(&gate.definition.run_id, reasons, &effects),
         };
         let facts = RunFacts {
@@ -251,9 +263,21 @@ impl Bench {
         baselines: BaselineUse,
         script: &mut Script,
     ) -> Result<(Finished, Vec<Event>)> {
+        self.go_counted(source, gates, resume, baselines, 3, script)
+    }
+
+    fn go_counted(
+        &self,
+        source: Source,
+        gates: &str,
+        resume: bool,
+        baselines: BaselineUse,
+        runs: u32,
+        script: &mut Script,
+    ) -> Result<(Finished, Vec<Event>)> {
         let selection = self.catalog.select(&[gates.to_owned()])?;
         let options = Options {
-            runs: 3,
+            runs,
             resume,
             selection: None,
             baselines,
@@ -300,7 +324,7 @@ fn an_extra_write_in_one_run_breaks_agreement_even_where_acceptance_holds() {
     assert_eq!(finished.exit, Exit::RunsDisagree);
     let verdict = &finished.verdicts[0];
     let divergence = verdict.determinism.as_ref().unwrap().divergence.as_ref().unwrap();
-    assert_eq!((divergence.artifact.as_str(), divergence.runs), ("kernel_set.json", [1, 2]));
+    assert_eq!((divergence.artifact.as_str(), divergence.runs), ("surface.json", [1, 2]));
     assert!(bench.text("gates/first/gate.log").contains("diff | "));
     assert_eq!(bench.text("gates/first/status.txt"), "failed\n");
 }

@@ -16,6 +16,10 @@ enum Type {
 
 pub struct Btf {
     types: Vec<Type>,
+    /// Names of functions.
+    pub functions: Vec<String>,
+    /// Constants of enumerations.
+    pub enumerators: BTreeMap<String, i32>,
 }
 
 impl Btf {
@@ -53,6 +57,7 @@ impl Btf {
             String::from_utf8_lossy(&bytes[..bytes.iter().position(|byte| *byte == 0).unwrap()]).into_owned()
         };
         let mut types = vec![Type::Other]; // void
+        let (mut functions, mut enumerators) = (Vec::new(), BTreeMap::new());
         let mut at = types_at;
         while at < types_at + types_size {
             let (name_offset, info, size) = (u32_at(at), u32_at(at + 4), u32_at(at + 8));
@@ -65,6 +70,14 @@ impl Btf {
                 6 | 13 => 8 * count,
                 _ => 0,
             };
+            if kind == 12 {
+                functions.push(name(name_offset));
+            }
+            if kind == 6 {
+                let one =
+                    |index: usize| (name(u32_at(at + 8 * index)), u32_at(at + 8 * index + 4).cast_signed());
+                enumerators.extend((0..count).map(one));
+            }
             types.push(match kind {
                 STRUCT | UNION => {
                     let member = |index: usize| {
@@ -83,7 +96,7 @@ impl Btf {
             });
             at += extra;
         }
-        Self { types }
+        Self { types, functions, enumerators }
     }
 
     /// Size and members (name to offset in bytes) of a struct or of a typedef of one; anonymous members are looked into.

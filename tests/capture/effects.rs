@@ -162,7 +162,7 @@ fn peers_are_recorded_and_those_without_a_name_are_counted() {
     let emitted = |hook: &str| summary.hooks[hook].emitted;
     assert_eq!(
         (emitted("connect"), emitted("sendto"), emitted("sendmsg"), emitted("other_family")),
-        (3, 1, 3, 2)
+        (4, 2, 3, 2)
     );
     assert_eq!((summary.network.sendto_no_peer, summary.network.sendto_non_ip), (1, 0));
 }

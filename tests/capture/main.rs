@@ -2,6 +2,7 @@
 
 mod btf;
 mod effects;
+mod everything;
 mod layout;
 mod load;
 mod oddities;

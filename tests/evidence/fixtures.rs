@@ -37,6 +37,9 @@ pub fn effect(seq: u64, operation: Operation, syscall: &str) -> Effect {
         return_value: Some(0),
         detail: None,
         marks: Vec::new(),
+        server: None,
+        object: None,
+        argv: Vec::new(),
     }
 }
 
@@ -111,6 +114,7 @@ pub fn summary() -> Summary {
             reasons: Vec::new(),
             invariants: Vec::new(),
             blind_spots: vec!["what a mapped file is written through".to_owned()],
+            catalogue: None,
             environment: BTreeMap::new(),
             policy_origin: None,
             origins: BTreeMap::new(),

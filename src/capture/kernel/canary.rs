@@ -73,7 +73,7 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path
 }
 
 /// Results that the child notes.
-const STEPS: usize = 20;
+const STEPS: usize = 21;
 /// What stands for the result of a step that the child never came to.
 const NOT_DONE: i64 = i64::MIN;
 
@@ -90,6 +90,7 @@ struct Script {
     results: [AtomicI64; STEPS],
 }
 
+const SOCKET_TYPE: i32 = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
 const FLAGS: i32 = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_CLOEXEC;
 const NOP: u8 = 0;
 const OPENAT: u8 = 18;
@@ -156,6 +157,7 @@ impl Script {
             format!("renameat2 {made} {moved} = {} [0 0 0]", result()),
             format!("unlinkat {moved} = {} [{:x} 0 0]", result(), libc::AT_REMOVEDIR),
             format!("unlinkat {file} = {} [0 0 0]", result()),
+            format!("socket = {} [{:x} {SOCKET_TYPE:x} 0]", result(), libc::AF_INET),
             "address 2 127.0.0.1:0".into(),
             format!("bind 127.0.0.1:0 = {} [0 0 0]", result()),
             format!("address 3 {peer}:{PORT}"),
@@ -213,7 +215,8 @@ impl Script {
             note(raw(syscall(libc::SYS_renameat2, AT_FDCWD, made, AT_FDCWD, moved, 0)));
             note(raw(syscall(libc::SYS_unlinkat, AT_FDCWD, moved, libc::AT_REMOVEDIR)));
             note(raw(syscall(libc::SYS_unlinkat, AT_FDCWD, file, 0)));
-            let socket = syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+            let socket = syscall(libc::SYS_socket, libc::AF_INET, SOCKET_TYPE, 0);
+            note(raw(socket));
             note(raw(syscall(libc::SYS_bind, socket, &raw const any, size)));
             let (payload, length) = (self.nonce.as_ptr(), self.length());
             note(raw(syscall(

@@ -151,7 +151,7 @@ fn other_families() -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::syscalls::FENCED;
+    use crate::capture::catalogue::FENCED;
 
     #[test]
     fn evidence_knows_every_call_that_is_refused_by_name() {

@@ -33,6 +33,9 @@ pub struct Baseline {
     pub policy_decisions: BTreeSet<String>,
     /// What each tool's calls did, sorted by tool; only calls that had a cgroup of their own.
     pub tools: Vec<ToolBaseline>,
+    /// What was done outside of calls, with its counts, sorted. A baseline without it is of before it was compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Vec<CountedEffect>>,
 }
 
 /// What one tool's calls did.
@@ -87,6 +90,7 @@ impl Baseline {
                         .collect(),
                 })
                 .collect(),
+            outside: Some(effects.outside.iter().chain(&effects.ambiguous).cloned().collect()),
         })
     }
 
@@ -119,6 +123,11 @@ impl Baseline {
         }
         if baseline.gate != gate {
             return Err(wrong(format!("expected the baseline of {gate}, found that of {}", baseline.gate)));
+        }
+        if baseline.outside.is_none() {
+            return Err(wrong(
+                "expected what is done outside of calls too, found a baseline without it".into(),
+            ));
         }
         Ok(Some(baseline))
     }
@@ -159,6 +168,10 @@ impl Baseline {
                     effects: EffectSets::of(&of(&expected, tool), &of(&found, tool)),
                 })
                 .collect(),
+            outside: EffectSets::of(
+                self.outside.as_deref().unwrap_or_default(),
+                measured.outside.as_deref().unwrap_or_default(),
+            ),
         }
     }
 }
@@ -175,6 +188,8 @@ pub struct BaselineDiff {
     pub surface: SurfaceDiff,
     /// Each tool of either side, sorted.
     pub tools: Vec<ToolChange>,
+    /// What was done outside of calls, compared.
+    pub outside: EffectSets,
 }
 
 /// What one tool's calls did, compared.
@@ -194,13 +209,17 @@ impl BaselineDiff {
     /// Something was touched that the baseline lacks. What is no longer touched, or more often, is no growth.
     #[must_use]
     pub fn grew(&self) -> bool {
-        self.surface.grew() || self.tools.iter().any(|tool| !tool.effects.added.is_empty())
+        self.surface.grew()
+            || !self.outside.added.is_empty()
+            || self.tools.iter().any(|tool| !tool.effects.added.is_empty())
     }
 
     /// Nothing differs.
     #[must_use]
     pub fn is_same(&self) -> bool {
-        self.surface.is_same() && self.tools.iter().all(|tool| tool.effects.is_same())
+        self.surface.is_same()
+            && self.outside.is_same()
+            && self.tools.iter().all(|tool| tool.effects.is_same())
     }
 
     /// 10 when the surface grew.
@@ -215,11 +234,15 @@ impl BaselineDiff {
         let surface = self.surface.categories().into_iter().flat_map(|(category, values)| {
             values.added.iter().map(move |value| format!("not in the baseline: {category} {value}"))
         });
-        let tools = self.tools.iter().flat_map(|tool| {
-            tool.effects.added.iter().map(move |effect| {
-                format!("not in the baseline: {} {}", tool.tool, super::show::phrase(effect))
-            })
-        });
-        surface.chain(tools).collect()
+        let grown = |by: &str, effect: &CountedEffect| {
+            let operation = effect.operation.name();
+            format!("not in the baseline: {operation} by {by}: {}", super::show::phrase(effect))
+        };
+        let tools = self
+            .tools
+            .iter()
+            .flat_map(|tool| tool.effects.added.iter().map(move |effect| grown(&tool.tool, effect)));
+        let outside = self.outside.added.iter().map(|effect| grown("no tool", effect));
+        surface.chain(tools).chain(outside).collect()
     }
 }

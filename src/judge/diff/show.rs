@@ -32,6 +32,7 @@ pub fn phrase(effect: &CountedEffect) -> String {
     let path = effect.path.as_deref().unwrap_or("?");
     let target = effect.target.as_deref().unwrap_or("?");
     let endpoint = effect.endpoint.as_deref().unwrap_or("?");
+    let detail = effect.detail.as_deref().unwrap_or("?");
     let mut text = match effect.operation {
         Operation::Open => format!("{} {path}", opens(effect.flags)),
         Operation::Exec => format!("runs {path}"),
@@ -45,9 +46,26 @@ pub fn phrase(effect: &CountedEffect) -> String {
         Operation::Chown => format!("changes the owner of {path}"),
         Operation::Mknod => format!("makes the special file {path}"),
         Operation::Connect => format!("connects to {endpoint}"),
-        Operation::Bind => format!("listens at {endpoint}"),
+        Operation::Bind => format!("binds {endpoint}"),
         Operation::Sendto | Operation::Sendmsg => format!("sends to {endpoint}"),
         Operation::IoUring => format!("asks an io_uring for {} {path}", effect.syscall),
+        Operation::Setxattr | Operation::Removexattr => {
+            format!("changes an extended attribute of {path} ({detail})")
+        }
+        Operation::Utime => format!("changes the times of {path}"),
+        Operation::SetAttributes => format!("changes the attributes of {path}"),
+        Operation::DeviceControl => format!("controls {path} ({detail})"),
+        Operation::Listen => format!("listens at {endpoint}"),
+        Operation::Accept => format!("accepts connections at {endpoint}"),
+        Operation::Socket => format!("makes a socket of {detail}"),
+        Operation::Signal => format!("sends {detail}"),
+        Operation::MessageQueue => format!("uses a message queue ({detail})"),
+        Operation::Ipc => format!("uses System V IPC by {} ({detail})", effect.syscall),
+        Operation::Key => format!("uses the kernel's keys by {} ({detail})", effect.syscall),
+        Operation::Mount => format!("changes mounts by {} at {path}", effect.syscall),
+        Operation::Namespace => format!("changes namespaces by {} ({detail})", effect.syscall),
+        Operation::System => format!("changes the machine by {}", effect.syscall),
+        Operation::ProcessControl => format!("changes how processes run by {}", effect.syscall),
         Operation::Escape => format!("calls {}, which could escape observation", effect.syscall),
         Operation::ForeignAbi => format!("calls {} of a foreign ABI", effect.syscall),
         Operation::ExitWithoutEnter => format!("ends {} without having begun it", effect.syscall),
@@ -141,6 +159,10 @@ impl BaselineDiff {
         for tool in self.tools.iter().filter(|tool| !tool.effects.is_same()) {
             let _infallible = writeln!(text, "{}", tool.tool);
             effects(&mut text, &tool.effects);
+        }
+        if !self.outside.is_same() {
+            text.push_str("outside of calls\n");
+            effects(&mut text, &self.outside);
         }
         text
     }

@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::evidence::archive::{examine, member};
 use crate::evidence::filter::{Filter, FilterReport};
 use crate::evidence::kernel::Normaliser;
-use crate::evidence::{Archive, KernelSet, ToolEffects, effects, strict};
+use crate::evidence::{Archive, EffectSurface, KernelSet, ToolEffects, effects, strict};
 use crate::judge::scenario::RunFiles;
 use crate::judge::{self, EffectTotals, GateVerdict, RunArtifacts, RunEvidence};
 use crate::pack::manifest::{GateRow, GateStatus};
@@ -125,6 +125,7 @@ impl Check<'_> {
         }
         let set: Option<KernelSet> = self.typed(&format!("{folder}/kernel_set.json"));
         let tools: Option<ToolEffects> = self.typed(&format!("{folder}/tool_effects.json"));
+        let surface: Option<EffectSurface> = self.typed(&format!("{folder}/surface.json"));
         let filter: Option<FilterReport> = self.typed(&format!("{folder}/filter.json"));
         if let Some(set) = &set {
             self.equal("kernel_set", &format!("{folder}/kernel_set.json#/run_id"), run_id, &set.run_id);
@@ -138,7 +139,7 @@ impl Check<'_> {
                 filter.filter_sha256
             ));
         } else {
-            match self.rederive(folder, archive, set.as_ref(), tools.as_ref(), filter.as_ref()) {
+            match self.rederive(folder, archive, set.as_ref(), (tools.as_ref(), surface.as_ref()), filter.as_ref()) {
                 Ok(totals) => effects = totals,
                 Err(error) => {
                     let place = error.place().unwrap_or(folder).to_owned();
@@ -162,7 +163,7 @@ impl Check<'_> {
             }
         }
         let kernel_set = set.and_then(|set| serde_json::to_value(set).ok()).unwrap_or_default();
-        Details { kernel_set, proof, tools, effects }
+        Details { kernel_set, proof, tools, everything: surface, effects }
     }
 
     fn rederive(
@@ -170,7 +171,7 @@ impl Check<'_> {
         folder: &str,
         archive: &Archive,
         set: Option<&KernelSet>,
-        tools: Option<&ToolEffects>,
+        (tools, surface): (Option<&ToolEffects>, Option<&EffectSurface>),
         filter: Option<&FilterReport>,
     ) -> Result<Option<EffectTotals>, Error> {
         let path = format!("{folder}/effects.ndjson");
@@ -232,6 +233,16 @@ impl Check<'_> {
                 format!("{folder}/tool_effects.json"),
                 "the calls that follow from the effects",
                 "others",
+            );
+        }
+        if let (Some(tools), Some(surface), Some(lines)) = (tools, surface, open())
+            && EffectSurface::of_effects(archive.run_id(), &tools.windows(), work, lines)? != *surface
+        {
+            self.fault(
+                "surface",
+                format!("{folder}/surface.json"),
+                "the surface that follows from the effects",
+                "another",
             );
         }
         Ok(Some(totals))
@@ -297,6 +308,7 @@ struct Details {
     kernel_set: Value,
     proof: Option<CaptureProof>,
     tools: Option<ToolEffects>,
+    everything: Option<EffectSurface>,
     effects: Option<EffectTotals>,
 }
 
@@ -314,11 +326,11 @@ pub(super) struct GateRun {
 
 impl GateRun {
     fn new(folder: &str, archive: Archive, details: Details) -> Self {
-        let Details { kernel_set, proof, tools, effects } = details;
-        let artifacts = artifacts(&archive, kernel_set);
-        let evidence = match (&proof, &tools, effects) {
-            (Some(proof), Some(tools), Some(effects)) => {
-                Some(RunEvidence::of(&archive, proof.clone(), tools, effects))
+        let Details { kernel_set, proof, tools, everything, effects } = details;
+        let artifacts = artifacts(&archive, kernel_set, everything.clone().unwrap_or_default());
+        let evidence = match (&proof, &tools, everything, effects) {
+            (Some(proof), Some(tools), Some(everything), Some(effects)) => {
+                Some(RunEvidence::of(&archive, proof.clone(), tools, everything, effects))
             }
             _ => None,
         };
@@ -327,7 +339,7 @@ impl GateRun {
     }
 }
 
-fn artifacts(archive: &Archive, kernel_set: Value) -> RunArtifacts {
+fn artifacts(archive: &Archive, kernel_set: Value, effects: EffectSurface) -> RunArtifacts {
     let json = |name: &str| {
         archive.member(name).and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default()
     };
@@ -337,6 +349,7 @@ fn artifacts(archive: &Archive, kernel_set: Value) -> RunArtifacts {
         surface: json(member::SURFACE),
         correlation: json(member::CORRELATION),
         kernel_set,
+        effects,
         policy: text(member::POLICY),
         sdk: text(member::SDK),
     }

@@ -30,6 +30,11 @@ int main(void)
     CALL("connect unix:none.socket", SYS_connect, unix_, &local, sizeof(local));
     CALL("bind unix:@name", SYS_bind, unix_, &abstract, sizeof(sa_family_t) + 5);
     CALL("connect", SYS_connect, tcp, (void *)8, sizeof(v4));
+    v6.sin6_addr.s6_addr[15] = 0;
+    inet_pton(AF_INET6, "::ffff:127.0.0.1", &v6.sin6_addr);
+    udp6 = socket(AF_INET6, SOCK_DGRAM, 0);
+    CALL("sendto 127.0.0.1:9", SYS_sendto, udp6, "x", 1, 0, &v6, sizeof(v6));
+    CALL("connect 127.0.0.1:9", SYS_connect, udp6, &v6, sizeof(v6));
     if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair))
         return 1;
     if (syscall(SYS_sendto, pair[0], "x", 1, 0, 0, 0) != 1) /* no peer: counted, not recorded */

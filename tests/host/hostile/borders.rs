@@ -3,7 +3,7 @@
 
 use super::{Seen, Trial};
 use crate::support::need_root;
-use assay_gates::capture::syscalls::FENCED;
+use assay_gates::capture::catalogue::FENCED;
 use assay_gates::capture::{Effect, Operation};
 use assay_gates::error::Exit;
 use assay_gates::gate::Allowance;
@@ -115,7 +115,7 @@ fn every_call_of_the_fence_is_refused_and_every_refusal_is_an_effect() {
         return;
     }
     let mut program = String::new();
-    for (nr, name) in FENCED {
+    for (nr, name) in FENCED.iter() {
         let arguments = match *name {
             "socket" | "socketpair" => "40, 1, 0, 0",
             "clone" => "0x10000011, 0, 0, 0, 0",
@@ -128,7 +128,7 @@ fn every_call_of_the_fence_is_refused_and_every_refusal_is_an_effect() {
         "attempt('clone3', lambda: call(435, 0, 0))\nattempt('x32', lambda: call(0x40000000 | 39))\n",
     );
     let seen = Trial::new(&program).run();
-    for (_, name) in FENCED {
+    for (_, name) in FENCED.iter() {
         let expected = if name.starts_with("socket") { "EAFNOSUPPORT" } else { "EPERM" };
         assert_eq!(seen.said(name), expected, "{name}");
         assert!(seen.effects.iter().any(|effect| refused(effect, name)), "no effect tells of {name}");

@@ -1,0 +1,167 @@
+//! The catalogue: against the headers that are installed and the kernel that runs, and each recorded operation against a
+//! program that does it.
+
+use crate::btf::Btf;
+use crate::session::{Session, complete, program, record};
+use crate::support;
+use assay_gates::capture::{Effect, Operation, PathState, catalogue};
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// `#define __NR_name number` of a header.
+fn numbers(header: &str, prefix: &str) -> Vec<(String, i32)> {
+    let text = std::fs::read_to_string(header).unwrap_or_else(|error| panic!("{header}: {error}"));
+    text.lines()
+        .filter_map(|line| {
+            let (name, number) = line.strip_prefix(prefix)?.split_once(' ')?;
+            Some((name.trim().to_owned(), number.split_whitespace().next()?.parse().ok()?))
+        })
+        .collect()
+}
+
+#[test]
+fn every_syscall_of_the_headers_is_in_the_catalogue_under_its_number() {
+    let known: BTreeMap<&str, _> =
+        catalogue::embedded().syscalls().iter().map(|row| (row.name.as_str(), row)).collect();
+    let x86_64 = numbers("/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "#define __NR_");
+    assert!(x86_64.len() > 350);
+    for (name, number) in x86_64 {
+        let row =
+            known.get(name.as_str()).unwrap_or_else(|| panic!("{name} ({number}) is not in the catalogue"));
+        assert_eq!(row.x86_64, Some(number), "{name}");
+    }
+    let by_number: BTreeMap<i32, &str> =
+        known.values().filter_map(|row| Some((row.generic?, row.name.as_str()))).collect();
+    let generic: Vec<_> = ["#define __NR_", "#define __NR3264_"]
+        .into_iter()
+        .flat_map(|prefix| numbers("/usr/include/asm-generic/unistd.h", prefix))
+        // Twins for 32-bit programs, a marker, and the number of syscalls.
+        .filter(|(name, _)| {
+            !name.ends_with("_time64")
+                && !name.ends_with("64")
+                && !["arch_specific_syscall", "syscalls"].contains(&name.as_str())
+        })
+        .collect();
+    assert!(generic.len() > 280);
+    for (name, number) in generic {
+        assert!(
+            by_number.contains_key(&number),
+            "{name} ({number}) of the generic table is not in the catalogue"
+        );
+    }
+}
+
+#[test]
+fn every_syscall_of_the_running_kernel_is_in_the_catalogue() {
+    let btf = Btf::of_kernel();
+    let native: Vec<&str> = btf.functions.iter().filter_map(|name| name.strip_prefix("__x64_sys_")).collect();
+    assert!(native.len() > 350, "{}", native.len());
+    let missing: Vec<&str> = native.into_iter().filter(|name| !catalogue::embedded().knows(name)).collect();
+    assert_eq!(missing, [] as [&str; 0], "neither in the catalogue nor one of its other names");
+}
+
+#[test]
+fn every_ring_operation_and_socket_family_of_headers_and_kernel_is_in_the_catalogue() {
+    let rings: BTreeMap<String, i32> = catalogue::embedded()
+        .io_uring()
+        .iter()
+        .map(|row| (format!("IORING_OP_{}", row.name), row.opcode))
+        .collect();
+    let btf = Btf::of_kernel();
+    let theirs: Vec<(&String, &i32)> = btf
+        .enumerators
+        .iter()
+        .filter(|(name, _)| name.starts_with("IORING_OP_") && *name != "IORING_OP_LAST")
+        .collect();
+    assert!(theirs.len() > 40);
+    for (name, opcode) in theirs {
+        assert_eq!(rings.get(name), Some(opcode), "{name}");
+    }
+    let families: BTreeSet<i32> = catalogue::embedded().families().iter().map(|row| row.family).collect();
+    let header = std::fs::read_to_string("/usr/include/x86_64-linux-gnu/bits/socket.h").unwrap();
+    let theirs: Vec<i32> = header
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.strip_prefix("#define")?.split_whitespace();
+            let name = words.next()?;
+            (name.starts_with("PF_") && name != "PF_MAX").then(|| words.next()?.parse().ok())?
+        })
+        .collect();
+    assert!(theirs.len() > 40);
+    for family in theirs {
+        assert!(families.contains(&family), "family {family}");
+    }
+}
+
+/// `operation syscall path (state) -> target endpoint [detail] = result`.
+fn said(effect: &Effect) -> String {
+    let mut text = format!("{} {}", effect.operation.name(), effect.syscall);
+    if let Some(path) = &effect.path {
+        text += &format!(" {}", path.value);
+        if path.state != PathState::Resolved {
+            text += &format!(" ({})", serde_json::to_value(path.state).unwrap().as_str().unwrap());
+        }
+    }
+    if let Some(target) = &effect.target {
+        text += &format!(" -> {}", target.value);
+    }
+    if let Some(endpoint) = &effect.endpoint {
+        text += &format!(" {endpoint}");
+    }
+    if let Some(detail) = &effect.detail {
+        text += &format!(" [{detail}]");
+    }
+    format!("{text} = {}", effect.return_value.unwrap())
+}
+
+#[test]
+fn every_operation_beyond_files_and_peers_is_recorded_as_what_it_is() {
+    if !support::need_root() {
+        return;
+    }
+    let session = Session::new();
+    let image = program(&session, include_str!("programs/beyond.c"), &["-static"]);
+    let (recording, mut expected) = record(&session, &mut Command::new(&image));
+    assert_eq!(recording.summary.outcome.exit_code, Some(0), "{expected:?}");
+    let effects = complete(&recording);
+    let tasks = [Operation::Fork, Operation::Exit, Operation::CgroupAttach, Operation::Exec];
+    let found: Vec<String> =
+        effects.iter().filter(|effect| !tasks.contains(&effect.operation)).map(said).collect();
+    expected.retain(|line| !line.is_empty());
+    assert_eq!(found, expected);
+}
+
+/// Successful as root, whatever their arguments; or without a record when there is no address to read.
+const NOT_TRIED: [&str; 4] = ["vhangup", "sendto", "sendmsg", "sendmmsg"];
+
+#[test]
+fn every_syscall_that_the_catalogue_calls_recorded_leaves_exactly_one_effect() {
+    if !support::need_root() {
+        return;
+    }
+    let recorded: Vec<_> = catalogue::embedded()
+        .syscalls()
+        .iter()
+        .filter(|row| row.treatment.operation.is_some() && row.treatment.hook.is_none())
+        .filter(|row| !NOT_TRIED.contains(&row.name.as_str()))
+        .collect();
+    // With arguments that none of them takes.
+    let calls: String = recorded
+        .iter()
+        .map(|row| format!("CALL(\"{}\", {}, -1, -1, -1, -1, -1, -1);\n", row.name, row.x86_64.unwrap()))
+        .collect();
+    let source = format!("#include \"say.h\"\nint main(void)\n{{\n{calls}return 0;\n}}\n");
+    let session = Session::new();
+    let image = program(&session, &source, &["-static"]);
+    let (recording, expected) = record(&session, &mut Command::new(&image));
+    assert_eq!(recording.summary.outcome.exit_code, Some(0), "{expected:?}");
+    let tasks = [Operation::Fork, Operation::Exit, Operation::CgroupAttach];
+    let found: Vec<String> = complete(&recording)
+        .iter()
+        .filter(|effect| !tasks.contains(&effect.operation))
+        .skip(1) // the program's own exec
+        .map(|effect| format!("{} = {}", effect.syscall, effect.return_value.unwrap()))
+        .collect();
+    assert!(expected.len() > 120, "{}", expected.len());
+    assert_eq!(found, expected);
+}

@@ -263,21 +263,9 @@ impl Bench {
         baselines: BaselineUse,
         script: &mut Script,
     ) -> Result<(Finished, Vec<Event>)> {
-        self.go_counted(source, gates, resume, baselines, 3, script)
-    }
-
-    fn go_counted(
-        &self,
-        source: Source,
-        gates: &str,
-        resume: bool,
-        baselines: BaselineUse,
-        runs: u32,
-        script: &mut Script,
-    ) -> Result<(Finished, Vec<Event>)> {
         let selection = self.catalog.select(&[gates.to_owned()])?;
         let options = Options {
-            runs,
+            runs: 3,
             resume,
             selection: None,
             baselines,

@@ -27,9 +27,14 @@ fn a_run_leaves_an_archive_its_extract_and_its_details() {
         let extracted = std::fs::read(folder.path().join("extract").join(path)).unwrap();
         assert_eq!(archive.member(path), Some(extracted.as_slice()));
     }
-    for name in
-        ["effects.ndjson", "kernel_set.json", "tool_effects.json", "filter.json", "capture_proof.json"]
-    {
+    for name in [
+        "effects.ndjson",
+        "surface.json",
+        "kernel_set.json",
+        "tool_effects.json",
+        "filter.json",
+        "capture_proof.json",
+    ] {
         assert!(folder.path().join(name).exists(), "{name}");
     }
     let filter = json(&folder.path().join("filter.json"));
@@ -234,14 +239,19 @@ fn no_secret_reaches_any_file() {
     assert_eq!(receipt.by_field["mcp_tools"], 1);
     assert_eq!(receipt.by_field["policy_decisions"], 1);
     let mut files = 0;
-    for name in
-        ["effects.ndjson", "kernel_set.json", "tool_effects.json", "filter.json", "capture_proof.json"]
-    {
+    for name in [
+        "effects.ndjson",
+        "surface.json",
+        "kernel_set.json",
+        "tool_effects.json",
+        "filter.json",
+        "capture_proof.json",
+    ] {
         let text = std::fs::read_to_string(folder.path().join(name)).unwrap();
         assert!(!text.contains("abcdefgh12345678"), "{name}");
         files += u32::from(text.contains("<redacted:stripe-key:"));
     }
-    assert_eq!(files, 4);
+    assert_eq!(files, 5);
     let work = Some("/run/assay-gates/work");
     let lines = || effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
     assert_eq!(KernelSet::of_effects(RUN, work, lines()).unwrap(), written.kernel_set);

@@ -443,7 +443,7 @@ fn a_baseline_fails_on_growth_and_only_then() {
         more.growth(),
         [
             "not in the baseline: network_endpoints 203.0.113.7:443",
-            "not in the baseline: read_file connects to 203.0.113.7:443 (failed: errno 111)",
+            "not in the baseline: connect by read_file: connects to 203.0.113.7:443 (failed: errno 111)",
         ]
     );
     fits("assay.gates.baseline_diff.v0", &more);

@@ -26,7 +26,7 @@ fn example(folder: &Path) {
 }
 
 /// Which schema a file's document, or each of its lines, fits.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     (member::MANIFEST, "assay.runner.archive_manifest.v0"),
     (member::SURFACE, "assay.runner.capability_surface.v0"),
     (member::CORRELATION, "assay.runner.correlation_report.v0"),
@@ -36,6 +36,7 @@ const FILES: [(&str, &str); 12] = [
     (member::SDK, "assay.runner.sdk_event.v0"),
     (member::HEALTH, "assay.runner.observation_health.v0"),
     ("../effects.ndjson", "assay.gates.effect.v0"),
+    ("../surface.json", "assay.gates.surface.v0"),
     ("../kernel_set.json", "assay.gates.kernel_set.v0"),
     ("../tool_effects.json", "assay.gates.tool_effects.v0"),
     ("../filter.json", "assay.gates.filter_report.v0"),

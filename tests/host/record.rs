@@ -151,6 +151,7 @@ fn one_run_to_one_archive_whatever_the_status_of_the_program() {
             "kernel_set.json",
             "stderr.log",
             "stdout.log",
+            "surface.json",
             "tool_effects.json"
         ]
     );

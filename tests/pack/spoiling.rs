@@ -294,6 +294,12 @@ const ROOTS: &[(&str, &str, Spoil)] = &[
         value["records"].as_array_mut().unwrap().pop();
         put(root, &path, value.to_string());
     }),
+    ("a surface with an effect less", "surface", |root| {
+        let path = root_run(2, "surface.json");
+        let mut value: Value = serde_json::from_str(&read(root, &path)).unwrap();
+        value["effects"].as_array_mut().unwrap().pop();
+        put(root, &path, value.to_string());
+    }),
     ("tool effects that the effects don't give", "tool_effects", |root| {
         let path = root_run(2, "tool_effects.json");
         let mut value: Value = serde_json::from_str(&read(root, &path)).unwrap();

@@ -106,7 +106,7 @@ fn a_program_that_differs_between_runs_is_found_out() {
     let divergence = &report["verdicts"][0]["determinism"]["divergence"];
     assert_eq!(
         (divergence["artifact"].as_str(), divergence["kind"].as_str()),
-        (Some("kernel_set.json"), Some("evidence"))
+        (Some("surface.json"), Some("evidence"))
     );
     assert!(divergence["diff"].as_str().unwrap().contains("/run/assay-gates/work/file-"));
 }

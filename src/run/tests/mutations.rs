@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::capture::{CallWindow, catalogue};
+use crate::evidence::tool_effects::Grouping;
+use crate::evidence::{CapabilitySurface, EffectSurface};
+use crate::judge::diff::Baseline;
+use crate::judge::{GateVerdict, RunArtifacts, compare};
 
 /// One more effect of that kind, at an object of its own; `None` for what concerns tasks only and is not compared.
 ///
@@ -57,17 +61,12 @@ fn one_more(operation: Operation) -> Option<Effect> {
     Some(effect)
 }
 
-fn mutated(operation: Operation, runs: &[u32], call: Option<&str>) -> Script {
-    let mut script = Script::new(&[]);
-    script.calls = vec![CallWindow {
-        tool_call_id: "tc_1".into(),
-        tool: "read_file".into(),
-        number: 1,
-        ambiguous: false,
-    }];
-    let effect = Effect { call: call.map(str::to_owned), ..one_more(operation).unwrap() };
-    script.extra = runs.iter().map(|run| (*run, effect.clone())).collect();
-    script
+fn windows() -> Vec<CallWindow> {
+    vec![CallWindow { tool_call_id: "tc_1".into(), tool: "read_file".into(), number: 1, ambiguous: false }]
+}
+
+fn mutated(operation: Operation, call: Option<&str>) -> Effect {
+    Effect { call: call.map(str::to_owned), ..one_more(operation).unwrap() }
 }
 
 #[test]
@@ -85,36 +84,70 @@ fn every_operation_of_the_catalogue_has_a_mutation_and_only_tasks_lives_are_not_
     assert_eq!(without, ["fork", "exit", "cgroup_attach"]);
 }
 
+/// What a run with these effects is compared by: with another run, and with a baseline.
+fn compared(effects: &[Effect]) -> (RunArtifacts, Baseline) {
+    let given = || effects.iter().cloned().map(Ok);
+    let (windows, filter) = (windows(), crate::evidence::Filter::embedded().unwrap());
+    let mut grouping = Grouping::new(&windows, filter, Some(WORK));
+    effects.iter().for_each(|effect| grouping.take(effect).unwrap());
+    let surface: CapabilitySurface = serde_json::from_value(serde_json::json!({
+        "schema": "assay.runner.capability_surface.v0", "run_id": "r", "filesystem_paths": [], "network_endpoints": [],
+        "process_execs": [], "mcp_tools": [], "policy_decisions": []
+    }))
+    .unwrap();
+    let artifacts = RunArtifacts {
+        health: Default::default(),
+        surface: Default::default(),
+        correlation: Default::default(),
+        effects: EffectSurface::of_effects("r", &windows, Some(WORK), given()).unwrap(),
+        kernel_set: Default::default(),
+        policy: String::new(),
+        sdk: String::new(),
+    };
+    (artifacts, Baseline::of("first", &surface, &grouping.finish("r", &[])).unwrap())
+}
+
 #[test]
 fn one_more_effect_of_any_kind_in_one_run_or_in_all_in_a_call_or_outside_is_never_a_pass() {
-    let bench = bench();
-    let go = |baselines, script: &mut Script| {
-        bench.go_counted(here(), "first", false, baselines, 2, script).unwrap().0
-    };
-    let mut plain = Script::new(&[]);
-    plain.calls = mutated(Operation::Open, &[], None).calls;
-    assert_eq!(go(BaselineUse::Update, &mut plain).exit, Exit::Passed);
+    let plain = vec![opened(0, "input.txt", CREATE), opened(1, "input.txt", 0)];
+    let (before, baseline) = compared(&plain);
+    assert!(compare(&[before.clone(), before.clone()]).unwrap().agree);
+    assert!(!baseline.compare(&baseline).grew());
     for operation in Operation::ALL.iter().copied().filter(|operation| one_more(*operation).is_some()) {
-        for call in [None, Some("tc_1")] {
+        for (call, place, by) in
+            [(None, "outside of calls", "no tool"), (Some("tc_1"), "in call tc_1 (read_file)", "read_file")]
+        {
             let name = operation.name();
-            let drifted = go(BaselineUse::None, &mut mutated(operation, &[2], call));
-            let grown = go(BaselineUse::Against, &mut mutated(operation, &[1, 2], call));
-            assert_eq!(drifted.exit, Exit::RunsDisagree, "{name} {call:?}: {:?}", drifted.verdicts);
-            let place = if call.is_some() { "in call tc_1 (read_file)" } else { "outside of calls" };
-            let said = |finished: &Finished, what: &str| {
-                finished.verdicts[0].reasons.iter().any(|reason| reason.contains(what))
+            let mut effects = plain.clone();
+            effects.push(mutated(operation, call));
+            let (after, measured) = compared(&effects);
+            let determinism = compare(&[before.clone(), before.clone(), after]).unwrap();
+            let verdict = GateVerdict::conclude("first", 0, Vec::new(), Some(determinism), Vec::new(), 0);
+            assert_eq!(verdict.exit, Exit::RunsDisagree.code(), "{name}");
+            let said = |reason: &&String| {
+                reason.starts_with(&format!("run 3 only: {name}")) && reason.contains(place)
             };
-            assert!(
-                drifted.verdicts[0].reasons.iter().any(|reason| reason
-                    .starts_with(&format!("run 2 only: {name}"))
-                    && reason.contains(place)),
-                "{name}: {:?}",
-                drifted.verdicts[0].reasons
-            );
-            let by = if call.is_some() { "read_file" } else { "no tool" };
-            let growth = format!("baseline: not in the baseline: {name} by {by}");
-            assert!(said(&grown, &growth), "{growth}: {:?}", grown.verdicts[0].reasons);
-            assert_eq!(grown.exit, Exit::AcceptanceFailed, "{name} {call:?}");
+            assert!(verdict.reasons.iter().any(|reason| said(&reason)), "{name}: {:?}", verdict.reasons);
+
+            let difference = baseline.compare(&measured);
+            assert_eq!(difference.exit(), Exit::AcceptanceFailed, "{name}");
+            let growth = format!("not in the baseline: {name} by {by}");
+            assert!(difference.growth().iter().any(|line| line.starts_with(&growth)), "{growth}");
         }
     }
+}
+
+#[test]
+fn a_run_that_unlinks_ends_in_11_and_one_that_always_unlinks_in_10_against_its_baseline() {
+    let bench = bench();
+    let go = |baselines, runs: &[u32]| {
+        let mut script = Script::new(&[]);
+        script.calls = windows();
+        script.extra = runs.iter().map(|run| (*run, mutated(Operation::Unlink, None))).collect();
+        bench.go_with(here(), "first", false, baselines, &mut script).unwrap().0
+    };
+    assert_eq!(go(BaselineUse::Update, &[]).exit, Exit::Passed);
+    assert_eq!(go(BaselineUse::None, &[2]).exit, Exit::RunsDisagree);
+    assert_eq!(go(BaselineUse::None, &[1, 2, 3]).exit, Exit::Passed);
+    assert_eq!(go(BaselineUse::Against, &[1, 2, 3]).exit, Exit::AcceptanceFailed);
 }

@@ -282,7 +282,7 @@ impl Decoder {
             // Limits that are only asked for.
             Operation::ProcessControl if row.name == "prlimit64" && header.c == NULL => None,
             Operation::Socket => {
-                let family = i32::try_from(header.a).ok()?;
+                let family = (header.a as u32).cast_signed();
                 let families = catalogue::embedded().families();
                 match families.iter().find(|known| known.family == family) {
                     Some(known) => {

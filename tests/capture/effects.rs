@@ -212,7 +212,7 @@ fn a_bind_mount_is_named_by_where_it_is_mounted() {
     );
     let mounts: Vec<&str> = effects
         .iter()
-        .filter(|effect| effect.operation == Operation::Escape)
+        .filter(|effect| matches!(effect.operation, Operation::Mount | Operation::Namespace))
         .map(|effect| effect.syscall.as_str())
         .collect();
     assert!(mounts.contains(&"unshare") && mounts.contains(&"umount2"), "{mounts:?}");

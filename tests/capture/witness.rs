@@ -147,8 +147,7 @@ fn the_kernels_own_tracer_saw_the_same_calls_births_and_ends() {
     let mut expected: BTreeMap<(String, i64), usize> = BTreeMap::new();
     for (_, _, rest) in theirs.iter().filter(|(_, name, _)| name == "sys_exit") {
         let (nr, result) = rest.strip_prefix("NR ").unwrap().split_once(" = ").unwrap();
-        let row = catalogue::syscall(nr.parse().unwrap()).unwrap();
-        if compared(&row.name) {
+        if let Some(row) = catalogue::syscall(nr.parse().unwrap()).filter(|row| compared(&row.name)) {
             *expected.entry((row.name.clone(), result.parse().unwrap())).or_default() += 1;
         }
     }

@@ -5,7 +5,8 @@ use crate::capture::{CaptureProof, Operation};
 use crate::evidence::effect_surface::Actor;
 use crate::evidence::tool_effects::{Attribution, CallEffects, ConcurrentCalls, CountedEffect, ToolEffects};
 use crate::evidence::{
-    Archive, CapabilitySurface, CorrelationReport, EffectSurface, KernelEvent, ObservationHealth, PolicyEvent, SdkEvent,
+    Archive, CapabilitySurface, CorrelationReport, EffectSurface, KernelEvent, ObservationHealth,
+    PolicyEvent, SdkEvent,
 };
 use crate::gate::{Definition, ExpectedEffect, ExpectedOpen, ExpectedOperation, ExpectedSdk, Presence};
 use std::collections::{BTreeMap, BTreeSet};

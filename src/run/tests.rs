@@ -119,6 +119,7 @@ fn proof(run_id: &str, reasons: Vec<String>, effects: &[Effect]) -> CaptureProof
         reasons,
         invariants: INVARIANTS.iter().map(invariant).collect(),
         blind_spots: vec!["none in this script".into()],
+        catalogue: None,
         environment: counts
             .iter()
             .map(|(hook, count)| (format!("records.{hook}"), format!("{count}/0")))

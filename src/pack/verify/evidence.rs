@@ -139,7 +139,13 @@ impl Check<'_> {
                 filter.filter_sha256
             ));
         } else {
-            match self.rederive(folder, archive, set.as_ref(), (tools.as_ref(), surface.as_ref()), filter.as_ref()) {
+            match self.rederive(
+                folder,
+                archive,
+                set.as_ref(),
+                (tools.as_ref(), surface.as_ref()),
+                filter.as_ref(),
+            ) {
                 Ok(totals) => effects = totals,
                 Err(error) => {
                     let place = error.place().unwrap_or(folder).to_owned();

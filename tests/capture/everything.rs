@@ -134,25 +134,26 @@ fn every_operation_beyond_files_and_peers_is_recorded_as_what_it_is() {
 /// Successful as root, whatever their arguments; or without a record when there is no address to read.
 const NOT_TRIED: [&str; 4] = ["vhangup", "sendto", "sendmsg", "sendmmsg"];
 
+/// A program that makes each of them once, with arguments that none of them takes.
+pub fn one_call_of_each() -> String {
+    let recorded = catalogue::embedded()
+        .syscalls()
+        .iter()
+        .filter(|row| row.treatment.operation.is_some() && row.treatment.hook.is_none())
+        .filter(|row| !NOT_TRIED.contains(&row.name.as_str()));
+    let calls: String = recorded
+        .map(|row| format!("CALL(\"{}\", {}, -1, -1, -1, -1, -1, -1);\n", row.name, row.x86_64.unwrap()))
+        .collect();
+    format!("#include \"say.h\"\nint main(void)\n{{\n{calls}return 0;\n}}\n")
+}
+
 #[test]
 fn every_syscall_that_the_catalogue_calls_recorded_leaves_exactly_one_effect() {
     if !support::need_root() {
         return;
     }
-    let recorded: Vec<_> = catalogue::embedded()
-        .syscalls()
-        .iter()
-        .filter(|row| row.treatment.operation.is_some() && row.treatment.hook.is_none())
-        .filter(|row| !NOT_TRIED.contains(&row.name.as_str()))
-        .collect();
-    // With arguments that none of them takes.
-    let calls: String = recorded
-        .iter()
-        .map(|row| format!("CALL(\"{}\", {}, -1, -1, -1, -1, -1, -1);\n", row.name, row.x86_64.unwrap()))
-        .collect();
-    let source = format!("#include \"say.h\"\nint main(void)\n{{\n{calls}return 0;\n}}\n");
     let session = Session::new();
-    let image = program(&session, &source, &["-static"]);
+    let image = program(&session, &one_call_of_each(), &["-static"]);
     let (recording, expected) = record(&session, &mut Command::new(&image));
     assert_eq!(recording.summary.outcome.exit_code, Some(0), "{expected:?}");
     let tasks = [Operation::Fork, Operation::Exit, Operation::CgroupAttach];

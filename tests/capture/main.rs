@@ -26,6 +26,8 @@ fn programs_compile_ahead() {
         (include_str!("programs/uring.c"), &["-static", "-DSQPOLL"]),
         (include_str!("programs/tasks.c"), &["-static", "-pthread"]),
         (include_str!("programs/odd.c"), &["-static", "-pthread"]),
+        (include_str!("programs/beyond.c"), &["-static"]),
+        (everything::one_call_of_each().as_str(), &["-static"]),
     ] {
         assert!(session::program_in(folder.path(), source, flags).exists());
     }

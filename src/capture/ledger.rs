@@ -241,7 +241,7 @@ impl Ledger {
     /// The memory of a process was opened to be written.
     fn memory(&mut self, record: &Record<'_>) {
         let header = &record.header;
-        let written = header.a & 3 != 0 || syscalls::syscall_name(header.nr) == "creat";
+        let written = header.a & 3 != 0 || catalogue::syscall_name(header.nr) == "creat";
         if header.ret < 0 || !written {
             return;
         }

@@ -49,8 +49,7 @@ impl ToolEffects {
     /// The windows of its calls.
     #[must_use]
     pub fn windows(&self) -> Vec<CallWindow> {
-        self
-            .calls
+        self.calls
             .iter()
             .filter(|call| call.attribution != Attribution::None)
             .map(|call| CallWindow {

@@ -11,8 +11,8 @@ pub use catalog::{Catalog, Entry};
 pub use confinement::{Allowance, Limits};
 pub use definition::{
     AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
-    ExpectedOperation, ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence, Scenario,
-    ScenarioId, ScenarioRole, ScenarioVerdict, ServerPolicySource,
+    ExpectedOperation, ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence,
+    Scenario, ScenarioId, ScenarioRole, ScenarioVerdict, ServerPolicySource,
 };
 pub use plan::{Plan, PlannedGate, Selection};
 pub use validate::parse;

@@ -62,7 +62,15 @@ fn one_more(operation: Operation) -> Option<Effect> {
 }
 
 fn windows() -> Vec<CallWindow> {
-    vec![CallWindow { tool_call_id: "tc_1".into(), tool: "read_file".into(), number: 1, ambiguous: false }]
+    vec![CallWindow {
+        tool_call_id: "tc_1".into(),
+        tool: "read_file".into(),
+        number: 1,
+        ambiguous: false,
+        group: None,
+        server: "files/1".into(),
+        id_rule: "meta.tool_call_id".into(),
+    }]
 }
 
 fn mutated(operation: Operation, call: Option<&str>) -> Effect {

@@ -72,6 +72,8 @@ pub struct Ledger {
     pub findings: BTreeMap<&'static str, Finding>,
     /// Records of each canary, by process id.
     pub canaries: BTreeMap<u32, Vec<String>>,
+    /// Workers that the kernel started for the canaries' rings. How many there are is the kernel's to choose.
+    pub canary_workers: u64,
     known_pids: BTreeSet<u32>,
     reached: Vec<(u32, String)>,
     /// One process changed another, or took hold of it.
@@ -122,6 +124,7 @@ impl Ledger {
             self.canaries.entry(header.pid).or_default().extend(canary_line(record));
             if header.kind == kind::BIRTH {
                 self.births += 1;
+                self.canary_workers += u64::from(header.tid != header.pid);
             }
             return;
         }

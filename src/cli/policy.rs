@@ -28,6 +28,9 @@ Examples:
         call: String,
     },
     /// Print the policy in sentences
+    #[command(after_help = "\
+Examples:
+  assay-gates policy explain gates/my-agent/policy.yaml")]
     Explain {
         /// The policy
         #[arg(value_name = "FILE")]

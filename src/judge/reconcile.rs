@@ -57,6 +57,8 @@ const IN_WORDS: [&str; 6] =
     ["task_sequences", "task_automaton", "born_equals_died", "kernel_release", "kernel_btf", "object_sha256"];
 /// Canaries of a complete run.
 const CANARIES: u64 = 2;
+/// Most workers that the kernel starts for the rings of both canaries: one for each request.
+const MOST_WORKERS: u64 = 16;
 
 /// Everything in which a proof that says `complete` contradicts itself or its effects; empty when nothing does.
 ///
@@ -122,13 +124,22 @@ fn counters(proof: &CaptureProof, effects: &EffectTotals) -> Vec<Assertion> {
             seen(proof, invariant),
         ));
     }
+    let workers = proof.environment.get("canary.workers").map_or("0", String::as_str);
+    let of_rings = workers.parse::<u64>().ok().filter(|number| *number <= MOST_WORKERS);
+    all.push(Assertion::that(
+        "canary.workers",
+        of_rings.is_some(),
+        format!("a number up to {MOST_WORKERS}"),
+        workers,
+    ));
     for (hook, of_canary) in COUNTED {
+        let of_rings = of_rings.filter(|_| matches!(hook, "birth" | "exit")).unwrap_or_default();
         let recorded = by_hook.get(hook).copied().unwrap_or_default();
         let here = effects.by_hook.get(hook).copied().unwrap_or_default();
         all.push(Assertion::equal(
             &format!("records.{hook}"),
             format!("{recorded} records"),
-            format!("{} records", here + of_canary * CANARIES),
+            format!("{} records", here + of_canary * CANARIES + of_rings),
         ));
     }
     all

@@ -67,7 +67,9 @@ fn oid_of(row: &str, path: &str) -> Option<String> {
 /// # Errors
 /// What git says, in one line.
 pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    let rights = Rights::over(folder).map_err(|error| error.to_string())?;
+    // Errors name the folder; the pack must not depend on where the checkout stands.
+    let anywhere = |said: &str| said.replace(&*folder.to_string_lossy(), ".");
+    let rights = Rights::over(folder).map_err(|error| anywhere(&error.to_string()))?;
     let mut command = rights.command("git");
     for (name, _) in std::env::vars_os() {
         // What a hook or an alias that calls this tool would leave behind.
@@ -90,6 +92,5 @@ pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let line = said.lines().next().unwrap_or("no message").trim();
-    // git names the folder; the pack must not depend on where the checkout stands.
-    Err(line.replace(&*folder.to_string_lossy(), "."))
+    Err(anywhere(line))
 }

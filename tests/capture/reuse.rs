@@ -16,14 +16,32 @@ fn session(loaded: Option<Loaded>, script: &str) -> (Recording, Option<Loaded>, 
     (recording, loaded, session)
 }
 
-/// What the recording says, without what is another's in every session: ids, times, the names of folders and with them the number of bytes.
+/// What the recording says, without what is another's in every session: ids, times, the names of folders and with them the number of bytes;
+/// and without counts of tasks and records, since the kernel chooses how many workers the canaries' rings get.
 fn said(recording: &Recording, session: &Session) -> (Vec<String>, Vec<Invariant>) {
     let work = session.folder();
     let effects = lines(&complete(recording));
     let effects = effects.into_iter().map(|line| line.replace(work.to_str().unwrap(), "W")).collect();
-    let counted =
-        |invariant: &&Invariant| !["bytes_equal", "ring_drained"].contains(&invariant.name.as_str());
-    (effects, recording.summary.proof.invariants.iter().filter(counted).cloned().collect())
+    let of_a_session = ["bytes_equal", "ring_drained"];
+    let of_workers = [
+        "emitted_equals_read",
+        "read_equals_kept",
+        "kept_equals_reread",
+        "task_sequences",
+        "task_automaton",
+        "born_equals_died",
+        "births_recorded",
+        "deaths_recorded",
+    ];
+    let invariants = &recording.summary.proof.invariants;
+    let kept = invariants.iter().filter(|one| !of_a_session.contains(&one.name.as_str())).cloned();
+    let plain = kept.map(|mut one| {
+        if of_workers.contains(&one.name.as_str()) {
+            (one.expected, one.seen) = (String::new(), String::new());
+        }
+        one
+    });
+    (effects, plain.collect())
 }
 
 #[test]

@@ -125,8 +125,13 @@ const FORGERIES: &[Forgery] = &[
         json_of(root, &run(2, "capture_proof.json"), |proof| proof["environment"]["canary.end"] = json!("1"));
     }),
     ("an exec taken out of the effects", "effects", |root| without(root, |e| e["operation"] == "exec")),
-    ("a filtered open taken out of the effects", "counters", |root| {
+    ("a filtered open taken out of the effects", "filter", |root| {
         without(root, |e| e["path"]["value"].as_str().is_some_and(|path| path.contains("libc")));
+    }),
+    ("more workers of the canaries' rings than these have requests", "counters", |root| {
+        json_of(root, &run(1, "capture_proof.json"), |proof| {
+            proof["environment"]["canary.workers"] = json!("99")
+        });
     }),
     ("an end of a task taken out of the effects", "counters", |root| {
         without(root, |e| e["operation"] == "exit");

@@ -108,7 +108,7 @@ fn no_module_of_the_root_half_opens_files_by_a_path_of_its_own() {
             false => files.push(module.to_owned()),
         }
     }
-    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs") && !source.join(file).is_dir()) {
         let text = std::fs::read_to_string(source.join(file)).unwrap();
         let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         for (number, line) in text.lines().enumerate() {

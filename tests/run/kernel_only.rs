@@ -97,8 +97,8 @@ fn a_program_that_differs_between_runs_is_found_out() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    // $$ is new in every run: a file named by it is what determinism is for.
-    let gates = changed_gate(folder.path(), |agent| agent + "echo x > \"file-$$\"\n");
+    // A name of chance in every run is what determinism is for.
+    let gates = changed_gate(folder.path(), |agent| agent + "mktemp file-XXXXXXXX > /dev/null\n");
     let root = folder.path().join("root");
     let output = run(&root, &gates, &["--format", "json"]);
     assert_eq!(output.status.code(), Some(11), "{}", String::from_utf8_lossy(&output.stderr));

@@ -18,8 +18,21 @@ fn gate(place: &Path, shipped: &str, changes: &[(&str, &str)]) {
         assert!(text.contains(from), "{shipped}: {from}");
         text = text.replace(from, to);
     }
-    let fixture = format!("fixture: {}\ncommand:", gates.join(AGENT).display());
-    text = text.replace(&format!("fixture: ../{AGENT}\n"), "").replace("command:", &fixture);
+    // A fixture lies in the folder of the gate definitions; links cost nothing where the file system is the same.
+    let fixture = place.join("gates/fixture");
+    if !fixture.exists() {
+        std::fs::create_dir_all(place.join("gates")).unwrap();
+        let copy =
+            |how| std::process::Command::new("cp").arg(how).arg(gates.join(AGENT)).arg(&fixture).status();
+        if !copy("-al").unwrap().success() {
+            let _nothing_may_be_there = std::fs::remove_dir_all(&fixture);
+            assert!(copy("-a").unwrap().success());
+        }
+        std::fs::remove_file(fixture.join("gate.yaml")).unwrap();
+    }
+    text = text
+        .replace(&format!("fixture: ../{AGENT}\n"), "")
+        .replace("command:", "fixture: ../fixture\ncommand:");
     let name = text.lines().find_map(|line| line.strip_prefix("id: ")).unwrap().to_owned();
     let folder = place.join("gates").join(name);
     std::fs::create_dir_all(&folder).unwrap();

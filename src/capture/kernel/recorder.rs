@@ -286,6 +286,7 @@ impl Recorder {
                 environment.insert(name.into(), canary.nonce.clone());
             }
         }
+        environment.insert("canary.workers".into(), ledger.canary_workers.to_string());
         for (cpu, counters) in by_cpu.iter().enumerate() {
             environment.insert(format!("drops.cpu{cpu}"), counters.total_dropped().to_string());
         }

@@ -328,7 +328,7 @@ pub(super) fn all_six() -> Vec<(&'static str, World, &'static str)> {
         ),
         (
             "weak_join_fallback",
-            world(gate(yaml!("weak_join_fallback"), "files/1/2", &[READ], &[TASK], "")),
+            world(gate(yaml!("weak_join_fallback"), "files/2/2", &[READ], &[TASK], "")),
             "diagnostic_only",
         ),
     ]

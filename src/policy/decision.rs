@@ -93,14 +93,15 @@ impl Decision {
         Self { outcome: Outcome::Deny, reason, text: capped(text), basis, rule }
     }
 
-    /// `allow`, `allow_with_obligations` when nothing constrains the arguments, `deny`, `error`.
+    /// `allow`, `allow_with_obligations` when nothing constrains the arguments, `deny`; none for what could not be
+    /// decided on, which readers of the log know no type for.
     #[must_use]
-    pub fn typed(&self) -> &'static str {
+    pub fn typed(&self) -> Option<&'static str> {
         match (self.outcome, self.reason) {
-            (Outcome::Allow, Reason::Unconstrained) => "allow_with_obligations",
-            (Outcome::Allow, _) => "allow",
-            (Outcome::Deny, _) => "deny",
-            (Outcome::Error, _) => "error",
+            (Outcome::Allow, Reason::Unconstrained) => Some("allow_with_obligations"),
+            (Outcome::Allow, _) => Some("allow"),
+            (Outcome::Deny, _) => Some("deny"),
+            (Outcome::Error, _) => None,
         }
     }
 }
@@ -243,7 +244,7 @@ mod tests {
             "read_file",
             json!({"path": "/etc/passwd"}),
         );
-        assert_eq!(decision.typed(), "allow_with_obligations");
+        assert_eq!(decision.typed(), Some("allow_with_obligations"));
         assert_eq!(serde_json::to_value(decision.reason).unwrap(), "E_TOOL_UNCONSTRAINED");
         assert_eq!(
             grounds(decision),
@@ -274,7 +275,7 @@ mod tests {
     fn arguments_must_satisfy_the_schema_of_their_tool() {
         let policy = "default: allow\narguments:\n  t: {type: object, required: [n], properties: {n: {type: integer, maximum: 3}}, additionalProperties: false}\n";
         assert_eq!(decide(policy, "t", json!({"n": 3})).reason, Reason::Constrained);
-        assert_eq!(decide(policy, "t", json!({"n": 3, "_meta": {"tool_call_id": "x"}})).typed(), "allow");
+        assert_eq!(decide(policy, "t", json!({"n": 3, "_meta": {"tool_call_id": "x"}})).typed(), Some("allow"));
         for wrong in [
             json!({}),
             json!({"n": 4}),

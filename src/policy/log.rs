@@ -54,10 +54,11 @@ struct Data<'a> {
     tool: &'a str,
     match_basis: Basis,
     matched_rule: Option<&'a str>,
-    typed_decision: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    typed_decision: Option<&'static str>,
     policy_version: &'static str,
     policy_digest: Sha256Digest,
-    obligations: &'static [&'static str],
+    obligations: &'static [Obligation],
     label: &'a str,
     request_digest: Sha256Digest,
     tool_call_id_rule: &'a str,
@@ -67,6 +68,15 @@ struct Data<'a> {
     tool_call_id: &'a str,
     request_id: &'a Value,
 }
+
+/// What an allowed call obliges whoever measures to.
+#[derive(Serialize)]
+struct Obligation {
+    r#type: &'static str,
+}
+
+/// Of a call that nothing constrains: what it does is to be observed.
+const OBSERVE_EFFECTS: &[Obligation] = &[Obligation { r#type: "observe_effects" }];
 
 /// The line of one decision, without a line feed.
 ///
@@ -91,11 +101,7 @@ pub fn line(
             typed_decision: decision.typed(),
             policy_version: "v0",
             policy_digest: origin.policy_digest,
-            obligations: if decision.typed() == "allow_with_obligations" {
-                &["observe_effects"]
-            } else {
-                &[]
-            },
+            obligations: if decision.typed() == Some("allow_with_obligations") { OBSERVE_EFFECTS } else { &[] },
             label: &origin.label,
             request_digest: subject.request_digest,
             tool_call_id_rule: subject.rule,
@@ -161,6 +167,7 @@ mod tests {
         assert_eq!(value["time"], "2023-11-14T22:13:20.000000005+00:00");
         assert_eq!(value["type"], "assay.tool.decision");
         assert_eq!(value["data"]["typed_decision"], "allow_with_obligations");
+        assert_eq!(value["data"]["obligations"], json!([{"type": "observe_effects"}]));
         assert_eq!(value["data"]["policy_digest"], digest.to_string());
         let id = value["id"].as_str().unwrap().strip_prefix("evt_decision_").unwrap();
         assert_eq!(id.split('-').map(str::len).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);

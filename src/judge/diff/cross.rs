@@ -3,7 +3,7 @@
 //! Only paths below the work folder are made comparable, by their prefix; nothing else is translated, and neither
 //! runtime is called better.
 
-use super::capability::{PolicyOutcomes, Preconditions, Unbound};
+use super::capability::{Preconditions, Unbound};
 use super::sets::{SetDiff, SurfaceDiff};
 use super::side::Side;
 use crate::error::{Code, Error, Exit, Result};
@@ -106,8 +106,9 @@ pub struct CrossRuntimeDiff {
     pub surface: SurfaceDiff,
     /// Out of scope.
     pub binding_ids: OutOfScope,
-    /// Decisions on tool calls of both sides.
-    pub policy_outcomes: PolicyOutcomes,
+    /// Out of scope too: a decision belongs to a call, and calls of two runtimes have no ids in common. What was decided
+    /// on which tools is in the surface.
+    pub policy_outcomes: OutOfScope,
     /// Provenance of the runtimes.
     pub sdk_metadata: SdkMetadata,
     /// Always empty in v0.
@@ -158,12 +159,18 @@ pub struct Canonicalization {
     pub policy_decisions: String,
 }
 
-/// Why binding ids are not compared.
+/// Why something is not compared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutOfScope {
     /// `out_of_scope_cross_runtime_v0`.
     pub comparison: String,
+}
+
+impl OutOfScope {
+    fn here() -> Self {
+        Self { comparison: "out_of_scope_cross_runtime_v0".to_owned() }
+    }
 }
 
 /// The SDKs of both sides.
@@ -255,8 +262,8 @@ impl CrossRuntimeDiff {
                 policy_decisions: none(),
             },
             surface,
-            binding_ids: OutOfScope { comparison: "out_of_scope_cross_runtime_v0".to_owned() },
-            policy_outcomes: PolicyOutcomes::of(base, head),
+            binding_ids: OutOfScope::here(),
+            policy_outcomes: OutOfScope::here(),
             sdk_metadata,
             unbound: Unbound::default(),
             non_claims: NON_CLAIMS.map(str::to_owned).to_vec(),
@@ -268,11 +275,7 @@ impl CrossRuntimeDiff {
     /// 0 when the surfaces are equal, 11 when they differ.
     #[must_use]
     pub fn exit(&self) -> Exit {
-        if self.surface.is_same() && self.policy_outcomes.changed.is_empty() {
-            Exit::Passed
-        } else {
-            Exit::RunsDisagree
-        }
+        if self.surface.is_same() { Exit::Passed } else { Exit::RunsDisagree }
     }
 }
 

@@ -115,13 +115,11 @@ impl CrossRuntimeDiff {
     /// As a text of several lines.
     #[must_use]
     pub fn shown(&self) -> String {
-        let same = self.surface.is_same() && self.policy_outcomes.changed.is_empty();
-        let mut text = head(&self.base_run_id, &self.head_run_id, &self.status, same);
+        let mut text = head(&self.base_run_id, &self.head_run_id, &self.status, self.surface.is_same());
         for (side, sdk) in [("base", &self.sdk_metadata.base), ("head", &self.sdk_metadata.head)] {
             let _infallible = writeln!(text, "  {side:<20} {} {}", sdk.sdk_name, sdk.sdk_version);
         }
         surface(&mut text, &self.surface);
-        outcomes(&mut text, &self.policy_outcomes);
         for claim in &self.non_claims {
             let _infallible = writeln!(text, "  not claimed: {claim}");
         }

@@ -12,7 +12,7 @@ use crate::gate::{Allowance, Limits};
 use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket, Policies};
 use crate::host::cgroup::SessionCgroup;
 use crate::host::environment::Environment;
-use crate::host::folder::open_untrusted;
+use crate::host::folder::{open_untrusted, put_over_untrusted};
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
 use crate::host::interrupt::Interrupt;
 use crate::host::launch::Network;
@@ -310,8 +310,9 @@ fn take_logs(
     notes: &mut Vec<String>,
 ) -> Result<Logs> {
     let sdk = logs.sdk.map(|log| log.take(ended, &wanted.output)).transpose()?;
-    let decisions = logs.decisions.map(|log| log.take(ended, &wanted.output)).transpose()?;
-    if let (Some(copy), Some(report)) = (&decisions, report) {
+    let decision_log = logs.decisions;
+    let decisions = decision_log.as_ref().map(|log| log.take(ended, &wanted.output)).transpose()?;
+    if let (Some(log), Some(copy), Some(report)) = (&decision_log, &decisions, report) {
         notes.extend(report.refused.iter().map(|why| format!("decider: refused: {why}")));
         notes.extend(report.notes.iter().map(|note| format!("decider: {note}")));
         if report.is_kept() {
@@ -325,6 +326,7 @@ fn take_logs(
             let kept =
                 std::fs::read(&report.log).map_err(|error| Error::io("cannot read", &report.log, error))?;
             copy.write(&kept)?;
+            log.give(&kept)?;
         }
     }
     Logs::ingest(&wanted.run_id, sdk.as_ref(), decisions.as_ref()).map_err(|error| {
@@ -495,6 +497,16 @@ impl Log {
         std::os::unix::fs::fchown(&made, Some(wanted.user.uid), Some(wanted.user.gid))
             .map_err(|error| refused(format!("cannot give it to {}: {error}", wanted.user.name)))?;
         Ok(Self { inside: path.clone(), name, folder: Some((folder, PathBuf::from(file_name))) })
+    }
+
+    /// Puts the driver's own lines where the caller wanted them.
+    fn give(&self, bytes: &[u8]) -> Result<()> {
+        let Some((folder, name)) = &self.folder else { return Ok(()) };
+        put_over_untrusted(folder.as_fd(), name, bytes, &Rights::of_caller()?).map_err(|error| {
+            Error::new(Code::LogUnusable, format!("the decisions cannot be put there: {}", error.message()))
+                .at(self.inside.display())
+                .because(error)
+        })
     }
 
     /// Copies what the program wrote to the output folder. No link is followed and nothing but a file is read.

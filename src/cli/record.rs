@@ -35,8 +35,8 @@ pub(super) struct Args {
     /// The command writes SDK events to this file; it must not exist yet.
     #[arg(long, value_name = "FILE")]
     sdk_event_log: Option<PathBuf>,
-    /// Decisions on tool calls are expected: those of the driver, or else those that the command writes to this file
-    /// itself, which count as its word; it must not exist yet.
+    /// Decisions on tool calls are expected, and this file gets their full lines: those of the driver, or else those that
+    /// the command writes to it itself, which count as its word. It must not exist yet.
     #[arg(long, value_name = "FILE")]
     policy_decision_log: Option<PathBuf>,
     /// What the driver decides by on the calls of every MCP server behind mcp-wrap. Without it the command names

@@ -4,6 +4,7 @@
 //! through the descriptor that it keeps. A program that fills it fills nothing of the host's.
 
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::sys::stat::Mode;
 use std::ffi::CString;
@@ -173,6 +174,29 @@ pub fn open_untrusted(folder: BorrowedFd<'_>, name: &Path) -> Result<Option<File
         return Err(Error::io("refused", name, std::io::Error::other("not a regular file")));
     }
     Ok(Some(file))
+}
+
+/// Puts a file with `bytes` in the place of whatever an untrusted program laid at `name` below `folder`. It belongs to
+/// whoever `rights` are of; no link is followed, and a folder in its place is an error.
+///
+/// # Errors
+/// `Io`, naming the file.
+pub fn put_over_untrusted(folder: BorrowedFd<'_>, name: &Path, bytes: &[u8], rights: &Rights) -> Result<()> {
+    let failed = |error: std::io::Error| Error::io("cannot write", name, error);
+    let mut random = [0u8; 8];
+    getrandom::fill(&mut random).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
+    let draft = PathBuf::from(format!(".assay-gates-{}", hex::encode(random)));
+    let how = how(OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL).mode(Mode::from_bits_truncate(0o644));
+    let made = rights.act(|| openat2(folder, &draft, how).map_err(|error| failed(error.into())))?;
+    // The name itself is root's to give: in a sticky folder the file that stands there is the program's.
+    let placed = File::from(made)
+        .write_all(bytes)
+        .and_then(|()| nix::fcntl::renameat(folder, &draft, folder, name).map_err(Into::into));
+    if placed.is_err() {
+        let _it_is_only_a_draft =
+            nix::unistd::unlinkat(folder, &draft, nix::unistd::UnlinkatFlags::NoRemoveDir);
+    }
+    placed.map_err(failed)
 }
 
 fn how(flags: OFlag) -> OpenHow {

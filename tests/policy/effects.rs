@@ -3,6 +3,7 @@
 use crate::support::need_root;
 use assay_gates::capture::{Effect, Operation};
 use assay_gates::evidence::effects;
+use assay_gates::evidence::schema::validate;
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -90,8 +91,20 @@ fn each_effect_carries_its_call_and_what_comes_after_the_answer_carries_none() {
     let log = Path::new("/dev/shm").join(format!("assay-gates-policy-test-{}.ndjson", std::process::id()));
     let _leftover = std::fs::remove_file(&log);
     let output = record(work.path(), out.path(), &log);
-    let _ours = std::fs::remove_file(&log);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let lines = std::fs::read_to_string(&log).unwrap();
+    std::fs::remove_file(&log).unwrap();
+    assert_eq!(
+        lines,
+        std::fs::read_to_string(out.path().join("effects/policy-decisions.ndjson")).unwrap(),
+        "the file that was named has the driver's own lines"
+    );
+    for (line, decision) in lines.lines().zip(["allow", "allow", "deny"]) {
+        let line: Value = serde_json::from_str(line).unwrap();
+        validate("assay.gates.tool_decision.v0", &line).unwrap();
+        assert_eq!(line["data"]["decision"], decision);
+    }
+    assert_eq!(lines.lines().count(), 3);
     let folder = work.path().canonicalize().unwrap();
     let made: Vec<(String, Option<String>)> = effects::read(&out.path().join("effects/effects.ndjson"))
         .unwrap()

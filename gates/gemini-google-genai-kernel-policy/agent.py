@@ -1,8 +1,8 @@
 """The measured agent: one real google-genai run over a recorded conversation, one tool call, no network.
 
-The model's turns come from cassette.yaml, replayed by vcrpy; so does the id of the one function call. The SDK
-reports that call, the agent sends it over MCP stdio through the proxy, which decides, and server.py reads the file.
-The id travels as `_meta.tool_call_id` of the MCP request.
+The agent reads its task from gemini-input.txt. The model's turns come from cassette.yaml, replayed by vcrpy; so does
+the id of the one function call. The SDK reports that call, the agent sends it over MCP stdio through the proxy, which
+decides, and server.py reads policy-input.txt. The id travels as `_meta.tool_call_id` of the MCP request.
 """
 
 import os
@@ -42,6 +42,12 @@ def python_flags():
     return ["-B", "-S", "-s", "-P"]
 
 
+def task():
+    """What the agent is asked to do; it is read before any call."""
+    with open(Path(os.environ["ASSAY_GATES_WORK"]) / "gemini-input.txt", encoding="utf-8") as file:
+        return file.read()
+
+
 def declaration(tool):
     return types.FunctionDeclaration(
         name=tool["name"], description=tool["description"], parameters_json_schema=tool["inputSchema"]
@@ -55,7 +61,7 @@ def converse(client, server, events):
         # The agent makes the call itself: automatic calling would not hand on the call's id.
         automatic_function_calling=types.AutomaticFunctionCallingConfig(disable=True),
     )
-    contents = [types.Content(role="user", parts=[types.Part(text="Read gemini-input.txt.")])]
+    contents = [types.Content(role="user", parts=[types.Part(text=f"{task()}Read policy-input.txt.")])]
     asked = client.models.generate_content(model=MODEL, contents=contents, config=config)
     [call] = asked.function_calls or []
     events.write("tool_call_started", call)

@@ -305,7 +305,7 @@ fn two_runtimes_are_compared_below_their_work_folders() {
         "comparison": "out_of_scope_cross_runtime_v0"
       },
       "policy_outcomes": {
-        "changed": []
+        "comparison": "out_of_scope_cross_runtime_v0"
       },
       "sdk_metadata": {
         "comparison": "side_band_provenance",
@@ -708,19 +708,16 @@ fn recorded_runs_of_two_sdks_are_compared_below_their_work_folders() {
     run_openai_agents_kernel_policy_determinism -> run_gemini_google_genai_kernel_policy_determinism: different (clean)
       base                 @openai/agents 0.20.0
       head                 google-genai 3.4.0
-      filesystem_paths     +13 -7 =1
-        + /etc/ssl/certs/ca-certificates.crt
+      filesystem_paths     +10 -6 =2
+        + /dev/null
+        + /dev/shm/assay-gates/sdk-events.ndjson
         + /run/assay-gates/fixture
-        + /run/assay-gates/fixture/__pycache__/mcp_stdio.cpython-311.pyc
-        + /run/assay-gates/fixture/__pycache__/sdk_events.cpython-311.pyc
         + /run/assay-gates/fixture/agent.py
         + /run/assay-gates/fixture/cassette.yaml
         + /run/assay-gates/fixture/mcp_stdio.py
         + /run/assay-gates/fixture/sdk_events.py
         + /run/assay-gates/fixture/server.py
         + /run/assay-gates/fixture/site-packages
-        + /usr/bin/python3.11._pth
-        + /usr/share/zoneinfo/Etc/UTC
         + <work>/gemini-input.txt
         - /run/assay-gates/fixture/agent.mjs
         - /run/assay-gates/fixture/model.mjs
@@ -728,7 +725,6 @@ fn recorded_runs_of_two_sdks_are_compared_below_their_work_folders() {
         - /run/assay-gates/fixture/sdk-events.mjs
         - /run/assay-gates/fixture/server.mjs
         - <work>/openai-agents-input.txt
-        - <work>/policy-input.txt
       network_endpoints    +0 -0 =0
       process_execs        +1 -1 =1
         + /usr/bin/python3.11

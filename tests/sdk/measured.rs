@@ -104,7 +104,7 @@ fn one_call_id_stands_in_sdk_events_decision_and_kernel_effects() {
     let Some(measured) = measured() else { return };
     for (gate, call, path) in [
         ("openai-agents-kernel-policy", "tc_runner_policy_001", "policy-input.txt"),
-        ("gemini-google-genai-kernel-policy", "tc_gemini_replay_001", "gemini-input.txt"),
+        ("gemini-google-genai-kernel-policy", "tc_gemini_replay_001", "policy-input.txt"),
     ] {
         assert_eq!(measured.verdict(gate)["status"], "passed", "{:#}", measured.verdict(gate)["reasons"]);
         for run in 1..=3 {

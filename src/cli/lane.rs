@@ -4,10 +4,10 @@ use super::github::{Repository, with_client};
 use crate::error::{Code, Error, Exit, Result};
 use crate::files::pretty_sorted;
 use crate::gate::{Catalog, Group};
-use crate::github::rest::RunTarget;
+use crate::github::rest::{Branch, Client, RunTarget};
 use crate::lane::{
-    Check, Claim, Decision, LaneContract, PackFacts, Required, Status, changed_files, check, file_at,
-    object_of, resolve, run_facts, yaml_digests_below,
+    Check, Claim, Decision, LaneContract, PackFacts, Required, RunOutcome, Status, changed_files, check,
+    file_at, object_of, resolve, run_facts, standing_proof, test_only_locks, yaml_digests_below,
 };
 use crate::pack::{UnverifiedPack, VerifiedPack};
 use crate::report;
@@ -23,11 +23,14 @@ The rules are data: gates/lanes.yaml. Files that no rule knows need every gate.
 A pack proves a head when it verifies, is the artifact of the run, measured the trees that the head has, every
 required gate passed, and GitHub's own record of the `Gate: <id>` steps says the same, in both directions.
 What is required follows from the protected branch as GitHub has it; definitions and policies must be the head's.
+A run that failed, was cancelled or ended in any other way is named by --run without --prove: the status says so, and a
+proof that stands already is taken back by a failure alone.
 
 Examples:
   assay-gates lane --base origin/main --head HEAD
   assay-gates lane --base origin/main --head HEAD --format github >> \"$GITHUB_OUTPUT\"
   assay-gates lane --base origin/main --head HEAD --prove pack.zip --run 1234567 --post-status
+  assay-gates lane --head HEAD --run 1234567 --post-status
 
 Exit codes: 0 decided or proved, 10 not proved, 13 GitHub can't be asked, 14 the pack does not verify.")]
 pub struct Args {
@@ -35,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "REV", default_value = "origin/main")]
     base: String,
     /// Protected branch that a proof starts from, as GitHub has it; the default branch when absent
-    #[arg(long, value_name = "NAME", requires = "prove")]
+    #[arg(long, value_name = "NAME", requires = "run")]
     protected: Option<String>,
     /// Revision that it ends in
     #[arg(long, value_name = "REV", default_value = "HEAD")]
@@ -52,8 +55,8 @@ pub struct Args {
     /// Proof pack, as it was downloaded, that shall prove the head
     #[arg(long, value_name = "ZIP", requires = "run")]
     prove: Option<PathBuf>,
-    /// Id of the workflow run that uploaded it
-    #[arg(long, value_name = "ID", requires = "prove")]
+    /// Id of the workflow run that uploaded it; alone, of a run that ended without a proof
+    #[arg(long, value_name = "ID")]
     run: Option<u64>,
     /// Post the outcome as a commit status of the head
     #[arg(long)]
@@ -91,6 +94,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let head = resolve(&args.repository, &args.head)?;
     match (&args.prove, args.run) {
         (Some(pack), Some(run)) => prove(args, head, pack, run),
+        (None, Some(run)) => without_proof(args, head, run),
         _ => {
             let base = resolve(&args.repository, &args.base)?;
             let (contract, decision) = decision(args, base, head)?;
@@ -109,7 +113,8 @@ fn decision(args: &Args, base: String, head: String) -> Result<(LaneContract, De
         }
     };
     let changed = changed_files(&args.repository, &base, &head)?;
-    let decision = Decision::new(&contract, base, head, &changed);
+    let tests_only = test_only_locks(&args.repository, &contract, &base, &head, &changed)?;
+    let decision = Decision::new(&contract, base, head, &changed, &tests_only);
     Ok((contract, decision))
 }
 
@@ -121,16 +126,84 @@ fn decide(args: &Args, contract: &LaneContract, decision: &Decision) -> Result<E
     });
     if args.post_status {
         let status = match decision.required.gate() {
-            None => Status::new("success", &contract.status, "no gate is needed for this change", None),
+            None => Status::no_gate(&contract.status),
             Some(gate) => {
                 let what = format!("needs gate {gate}: assay-gates dispatch --gates {gate}");
                 Status::new("pending", &contract.status, &what, None)
             }
         };
         let settings = args.github.settings(&RunTarget::default(), PATIENCE)?;
-        with_client(settings, async |client| status.post(&client, &decision.head).await)?;
+        with_client(settings, async |client| post(&client, decision, &status).await)?;
     }
     Ok(Exit::Passed)
+}
+
+/// Posts a status, but nothing that is open in the place of a proof that stands: a run may end before the change is
+/// looked at, and another one may be cancelled after it.
+async fn post(client: &Client, decision: &Decision, status: &Status) -> Result<()> {
+    if status.state == "pending"
+        && let Some(gate) = decision.required.gate()
+        && let Some(proved) = standing_proof(client, &decision.head, &status.context).await?
+        && proved.gate().is_some_and(|proved| decision.required.shown_by(proved))
+    {
+        report::diagnostic(&format!("note: {} stays proved, which shows gate {gate}", decision.head));
+        return Ok(());
+    }
+    status.post(client, &decision.head).await
+}
+
+/// What a run says that left no pack to prove with.
+fn without_proof(args: &Args, head: String, run: u64) -> Result<Exit> {
+    let settings = args.github.settings(&RunTarget::default(), PATIENCE)?;
+    let (decision, outcome, posted) = with_client(settings, async |client| {
+        let (_, base) = protected(args, &client).await?;
+        let (contract, decision) = decision(args, base, head)?;
+        let outcome = RunOutcome::of(&run_facts(&client, run).await?);
+        let Some(status) = outcome.status(&contract.status, &decision.required, run) else {
+            return Err(Error::new(Code::Usage, format!("run {run} succeeded: its pack is the proof"))
+                .hint("download it and name it with --prove"));
+        };
+        let posted = if args.post_status { post(&client, &decision, &status).await } else { Ok(()) };
+        Ok((decision, outcome, posted))
+    })?;
+    let found = format!("run {run} {}", outcome.words());
+    let checks =
+        [Check { name: "run_conclusion", held: false, detail: format!("expected success, found: {found}") }];
+    say(args, &decision, run, &checks)?;
+    posted?;
+    match decision.required.gate() {
+        None => Ok(Exit::Passed),
+        Some(gate) => Err(Error::new(Code::LaneUnproven, format!("{found}, so gate {gate} is not proved"))
+            .hint(format!("assay-gates dispatch --gates {gate}"))),
+    }
+}
+
+/// The branch that a proof starts from, as GitHub has it and never as whoever is checked names it, and its commit here.
+async fn protected(args: &Args, client: &Client) -> Result<(Branch, String)> {
+    let name = match &args.protected {
+        Some(name) => name.clone(),
+        None => client.default_branch().await?,
+    };
+    let branch = client.branch(&name).await?;
+    let base = resolve(&args.repository, &branch.commit.sha)?;
+    Ok((branch, base))
+}
+
+fn say(args: &Args, decision: &Decision, run: u64, checks: &[Check]) -> Result<()> {
+    let proved = checks.iter().all(|check| check.held);
+    report::data(&match args.format {
+        Format::Human => screen(decision, run, checks),
+        Format::Json => pretty_sorted(&Proof {
+            schema: "assay.gates.lane_proof.v0",
+            proved,
+            required: &decision.required,
+            head: &decision.head,
+            run,
+            checks,
+        })?,
+        Format::Github => format!("proved={proved}\n"),
+    });
+    Ok(())
 }
 
 /// The lane contract in a commit.
@@ -160,13 +233,7 @@ fn prove(args: &Args, head: String, pack: &Path, run: u64) -> Result<Exit> {
     let repository = settings.repository.clone();
     let workflow_path = format!(".github/workflows/{}", args.github.workflow);
     let (decision, checks, posted) = with_client(settings, async |client| {
-        // The base is the protected branch as GitHub has it, never one that whoever is checked names.
-        let name = match &args.protected {
-            Some(name) => name.clone(),
-            None => client.default_branch().await?,
-        };
-        let branch = client.branch(&name).await?;
-        let base = resolve(&args.repository, &branch.commit.sha)?;
+        let (branch, base) = protected(args, &client).await?;
         let (contract, decision) = decision(args, base, head)?;
         let recorded = run_facts(&client, run).await?;
         let claim = Claim {
@@ -185,18 +252,7 @@ fn prove(args: &Args, head: String, pack: &Path, run: u64) -> Result<Exit> {
     })?;
     let decision = &decision;
     let missing: Vec<&Check> = checks.iter().filter(|check| !check.held).collect();
-    report::data(&match args.format {
-        Format::Human => screen(decision, run, &checks),
-        Format::Json => pretty_sorted(&Proof {
-            schema: "assay.gates.lane_proof.v0",
-            proved: missing.is_empty(),
-            required: &decision.required,
-            head: &decision.head,
-            run,
-            checks: &checks,
-        })?,
-        Format::Github => format!("proved={}\n", missing.is_empty()),
-    });
+    say(args, decision, run, &checks)?;
     posted?;
     match missing.first() {
         None => Ok(Exit::Passed),
@@ -230,7 +286,7 @@ fn verify(pack: &Path) -> Result<VerifiedPack> {
 fn status(context: &str, decision: &Decision, run: u64, checks: &[Check]) -> Status {
     let gate = decision.required.gate().unwrap_or("none");
     match checks.iter().find(|check| !check.held) {
-        None => Status::new("success", context, &format!("gate {gate} passed in run {run}"), None),
+        None => Status::proved(context, gate, run),
         Some(first) => {
             let what = format!("run {run} does not prove gate {gate}: {}", first.name);
             Status::new("failure", context, &what, None)

@@ -1,5 +1,7 @@
 //! What git says of two commits. The repository is read, never changed; no hook of it runs.
 
+use super::contract::LaneContract;
+use super::lock::only_tests_change;
 use crate::error::{Code, Error, Result};
 use crate::files::{Sha256Digest, sha256};
 use std::collections::BTreeSet;
@@ -41,6 +43,40 @@ pub fn changed_files(repository: &Path, base: &str, head: &str) -> Result<BTreeS
         .filter(|name| !name.is_empty())
         .map(|name| String::from_utf8_lossy(name).into_owned())
         .collect())
+}
+
+/// Those of the changed lock files of cargo, as `contract` names them, in which only packages of tests differ. The manifest
+/// beside one must be as it was.
+///
+/// # Errors
+/// `LaneGit`.
+pub fn test_only_locks(
+    repository: &Path,
+    contract: &LaneContract,
+    base: &str,
+    head: &str,
+    changed: &BTreeSet<String>,
+) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for path in changed.iter().filter(|path| contract.is_cargo_lock(path)) {
+        let manifest = format!("{}Cargo.toml", path.strip_suffix("Cargo.lock").unwrap_or_default());
+        if changed.contains(&manifest) {
+            continue;
+        }
+        let start = git(repository, &["merge-base", "--end-of-options", base, head])?;
+        let start = String::from_utf8_lossy(&start).trim().to_owned();
+        let text = |commit: &str, path: &str| {
+            let bytes = file_at(repository, commit, path).ok()?;
+            String::from_utf8(bytes).ok()
+        };
+        if let (Some(manifest), Some(before), Some(after)) =
+            (text(head, &manifest), text(&start, path), text(head, path))
+            && only_tests_change(&manifest, &before, &after)
+        {
+            found.insert(path.clone());
+        }
+    }
+    Ok(found)
 }
 
 /// The object that `path` has at `commit`; `None` when it has none.

@@ -34,6 +34,16 @@ struct RuleLines {
     paths: Vec<String>,
     #[serde(default)]
     except: Vec<String>,
+    #[serde(default)]
+    lock: Option<Lock>,
+}
+
+/// Lock files that are looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Lock {
+    /// Cargo.lock: a change that leaves all that the tool is built from as it was needs no gate.
+    Cargo,
 }
 
 /// One rule: what it matches, what that needs, and why.
@@ -47,6 +57,7 @@ pub struct Rule {
     pub reason: String,
     paths: GlobSet,
     except: GlobSet,
+    lock: Option<Lock>,
 }
 
 impl Rule {
@@ -110,6 +121,7 @@ impl LaneContract {
             rules.push(Rule {
                 paths: globs(&lines.paths)?,
                 except: globs(&lines.except)?,
+                lock: lines.lock,
                 id: lines.id.clone(),
                 gate: lines.gate,
                 reason: lines.reason,
@@ -121,6 +133,13 @@ impl LaneContract {
             unknown: file.unknown.gate,
             unknown_reason: file.unknown.reason,
         })
+    }
+
+    /// True for a lock file of cargo whose packages decide what it needs.
+    #[must_use]
+    pub fn is_cargo_lock(&self, path: &str) -> bool {
+        let rules = self.matching(path);
+        !rules.is_empty() && rules.iter().all(|rule| rule.lock == Some(Lock::Cargo))
     }
 
     /// Every rule that matches `path`.

@@ -97,10 +97,24 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Decides `changed`, paths relative to the repository.
+    /// Decides `changed`, paths relative to the repository; of those in `tests_only` only what tests use differs.
     #[must_use]
-    pub fn new(contract: &LaneContract, base: String, head: String, changed: &BTreeSet<String>) -> Self {
-        let files: Vec<FileDecision> = changed.iter().map(|path| decide(contract, path)).collect();
+    pub fn new(
+        contract: &LaneContract,
+        base: String,
+        head: String,
+        changed: &BTreeSet<String>,
+        tests_only: &BTreeSet<String>,
+    ) -> Self {
+        let decide = |path: &String| match tests_only.contains(path) && contract.is_cargo_lock(path) {
+            true => FileDecision {
+                gate: Required::None,
+                reason: "only packages that tests use differ".to_owned(),
+                ..decide(contract, path)
+            },
+            false => decide(contract, path),
+        };
+        let files: Vec<FileDecision> = changed.iter().map(decide).collect();
         let required = files.iter().fold(Required::None, |needed, file| needed.and(file.gate.clone()));
         Self { schema: "assay.gates.lane.v0", base, head, required, files }
     }
@@ -169,7 +183,7 @@ mod tests {
 
     fn required(paths: &[&str]) -> String {
         let changed = paths.iter().map(|path| (*path).to_owned()).collect();
-        String::from(Decision::new(&contract(), "b".into(), "h".into(), &changed).required)
+        String::from(Decision::new(&contract(), "b".into(), "h".into(), &changed, &BTreeSet::new()).required)
     }
 
     #[test]
@@ -199,7 +213,7 @@ mod tests {
     #[test]
     fn the_screen_names_the_gate_first_and_the_strictest_rule_next() {
         let changed = ["x.md", "a/x", "odd\nname"].map(str::to_owned).into();
-        insta::assert_snapshot!(Decision::new(&contract(), "b".into(), "h".into(), &changed).human(), @r"
+        insta::assert_snapshot!(Decision::new(&contract(), "b".into(), "h".into(), &changed, &BTreeSet::new()).human(), @r"
         required gate: all
 
         all, by rule unknown: nobody knows it
@@ -226,7 +240,8 @@ mod tests {
             "\u{1b}[2J",
         ] {
             let changed = [name.to_owned()].into();
-            let human = Decision::new(&contract(), "b".into(), "h".into(), &changed).human();
+            let human =
+                Decision::new(&contract(), "b".into(), "h".into(), &changed, &BTreeSet::new()).human();
             for line in human.lines().map(str::trim_start) {
                 assert!(
                     !line.starts_with("::") && !line.starts_with("```") && !line.starts_with("~~~"),

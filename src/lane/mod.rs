@@ -5,11 +5,14 @@
 mod changes;
 mod contract;
 mod decision;
+mod lock;
+mod outcome;
 mod proof;
 mod witness;
 
-pub use changes::{changed_files, file_at, object_of, resolve, yaml_digests_below};
+pub use changes::{changed_files, file_at, object_of, resolve, test_only_locks, yaml_digests_below};
 pub use contract::{LaneContract, Rule};
 pub use decision::{Decision, FileDecision, Required};
+pub use outcome::RunOutcome;
 pub use proof::{Check, Claim, PackFacts, RunFacts, StepFact, check};
-pub use witness::{Status, run_facts};
+pub use witness::{Status, run_facts, standing_proof};

@@ -1,5 +1,6 @@
 //! What GitHub itself recorded of a run, and the commit status that says what came of it.
 
+use super::decision::Required;
 use super::proof::{RunFacts, StepFact};
 use crate::error::{Code, Error, Result};
 use crate::github::rest::{Client, Posted};
@@ -39,6 +40,25 @@ pub async fn run_facts(client: &Client, run: u64) -> Result<RunFacts> {
     })
 }
 
+/// The gate that the newest status of `head` under `context` says was proved, if it says so: a proof once shown is not
+/// taken back by a later look at the rules, nor by a run that showed nothing.
+///
+/// # Errors
+/// What the API's answers fail with.
+pub async fn standing_proof(client: &Client, head: &str, context: &str) -> Result<Option<Required>> {
+    let statuses = client.statuses(head).await?;
+    let newest = statuses.into_iter().find(|status| status.context == context);
+    Ok(newest.filter(|status| status.state == "success").and_then(|status| {
+        let said = status.description.unwrap_or_default();
+        let (gate, run) = said.strip_prefix(PROVED.0)?.split_once(PROVED.1)?;
+        run.parse::<u64>().ok()?;
+        Required::try_from(gate.to_owned()).ok()
+    }))
+}
+
+/// What stands around the gate in the description of a proof, before the number of the run.
+const PROVED: (&str, &str) = ("gate ", " passed in run ");
+
 /// A commit status.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -63,6 +83,18 @@ impl Status {
             Some(_) => description.chars().take(LIMIT - 1).chain(['…']).collect(),
         };
         Self { state, context: context.to_owned(), description, target_url }
+    }
+
+    /// `gate` was proved by `run`. [`standing_proof`] reads it.
+    #[must_use]
+    pub fn proved(context: &str, gate: &str, run: u64) -> Self {
+        Self::new("success", context, &format!("{}{gate}{}{run}", PROVED.0, PROVED.1), None)
+    }
+
+    /// Nothing needs to be proved.
+    #[must_use]
+    pub fn no_gate(context: &str) -> Self {
+        Self::new("success", context, "no gate is needed for this change", None)
     }
 
     /// Posts it for the commit `head`, once.

@@ -275,7 +275,10 @@ mod tests {
     fn arguments_must_satisfy_the_schema_of_their_tool() {
         let policy = "default: allow\narguments:\n  t: {type: object, required: [n], properties: {n: {type: integer, maximum: 3}}, additionalProperties: false}\n";
         assert_eq!(decide(policy, "t", json!({"n": 3})).reason, Reason::Constrained);
-        assert_eq!(decide(policy, "t", json!({"n": 3, "_meta": {"tool_call_id": "x"}})).typed(), Some("allow"));
+        assert_eq!(
+            decide(policy, "t", json!({"n": 3, "_meta": {"tool_call_id": "x"}})).typed(),
+            Some("allow")
+        );
         for wrong in [
             json!({}),
             json!({"n": 4}),

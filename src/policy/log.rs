@@ -101,7 +101,11 @@ pub fn line(
             typed_decision: decision.typed(),
             policy_version: "v0",
             policy_digest: origin.policy_digest,
-            obligations: if decision.typed() == Some("allow_with_obligations") { OBSERVE_EFFECTS } else { &[] },
+            obligations: if decision.typed() == Some("allow_with_obligations") {
+                OBSERVE_EFFECTS
+            } else {
+                &[]
+            },
             label: &origin.label,
             request_digest: subject.request_digest,
             tool_call_id_rule: subject.rule,

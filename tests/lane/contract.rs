@@ -77,10 +77,18 @@ fn paths_need_the_gate_that_the_table_says() {
         ("src/triage/rules.rs", "all"),
         ("Cargo.toml", "all"),
         ("Cargo.lock", "all"),
-        ("gates/openai-agents-kernel-policy/package-lock.json", "all"),
-        ("gates/openai-agents-kernel-policy/package.json", "all"),
-        ("gates/gemini-google-genai-kernel-policy/requirements.txt", "all"),
-        ("gates/gemini-google-genai-kernel-policy/requirements.lock.txt", "all"),
+        ("ebpf/Cargo.lock", "all"),
+        ("gates/kernel-policy/package-lock.json", "kernel-policy"),
+        ("gates/openai-agents-kernel-policy/package-lock.json", "openai-agents-hidden-write"),
+        ("gates/openai-agents-kernel-policy/package.json", "openai-agents-hidden-write"),
+        ("gates/gemini-google-genai-kernel-policy/requirements.txt", "gemini-google-genai-kernel-policy"),
+        (
+            "gates/gemini-google-genai-kernel-policy/requirements.lock.txt",
+            "gemini-google-genai-kernel-policy",
+        ),
+        ("gates/new-gate/package-lock.json", "all"),
+        ("package-lock.json", "all"),
+        (".github/actions/upload-proof-pack/package-lock.json", "all"),
         (".github/workflows/gates.yml", "all"),
         (".github/workflows/README.md", "none"),
         (".github/actions/upload-proof-pack/index.js", "all"),
@@ -132,7 +140,8 @@ fn paths_need_the_gate_that_the_table_says() {
         .iter()
         .filter_map(|(path, expected)| {
             let changed = [(*path).to_owned()].into();
-            let found = String::from(Decision::new(&contract, "b".into(), "h".into(), &changed).required);
+            let decision = Decision::new(&contract, "b".into(), "h".into(), &changed, &Default::default());
+            let found = String::from(decision.required);
             (found != *expected).then(|| format!("{path}: expected {expected}, found {found}"))
         })
         .collect();

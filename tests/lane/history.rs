@@ -132,3 +132,36 @@ fn a_revision_that_is_not_there_or_looks_like_an_option_is_an_error() {
     }
     assert!(!repository.path().join("x").exists());
 }
+
+#[test]
+fn a_change_of_the_lock_alone_is_decided_by_what_it_changes() {
+    const MANIFEST: &str =
+        "[package]\nname = \"t\"\n[dependencies]\nused = \"1\"\n[dev-dependencies]\ntried = \"1\"\n";
+    let lock = |used: &str, tried: &str| {
+        let package = |name: &str, version: &str| {
+            format!(
+                "[[package]]\nname = \"{name}\"\nversion = \"{version}\"\nsource = \"registry+r\"\nchecksum = \"{version}\"\n\n"
+            )
+        };
+        format!(
+            "version = 4\n\n[[package]]\nname = \"t\"\nversion = \"1.0.0\"\ndependencies = [\n \"tried\",\n \"used\",\n]\n\n{}{}",
+            package("tried", tried),
+            package("used", used)
+        )
+    };
+    let with = |after: &str, manifest: &str| {
+        let repository = Repository::new();
+        repository.git(&["checkout", "-q", "main"]);
+        repository.commit("Cargo.toml", MANIFEST);
+        repository.commit("Cargo.lock", &lock("1.0.0", "1.0.0"));
+        repository.git(&["checkout", "-q", "-B", "change"]);
+        repository.write("Cargo.toml", manifest);
+        repository.commit("Cargo.lock", after);
+        repository.gate()
+    };
+    assert_eq!(with(&lock("1.0.0", "1.0.1"), MANIFEST), "none", "only what tests use");
+    assert_eq!(with(&lock("1.0.1", "1.0.0"), MANIFEST), "all", "what the tool is built from");
+    assert_eq!(with("", MANIFEST), "all", "no lock at all");
+    let moved = MANIFEST.replace("[dev-dependencies]\n", "");
+    assert_eq!(with(&lock("1.0.0", "1.0.1"), &moved), "all", "the manifest changed too");
+}

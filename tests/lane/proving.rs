@@ -21,6 +21,8 @@ struct World {
     event: &'static str,
     protected: bool,
     status_code: u16,
+    conclusion: &'static str,
+    statuses: Value,
 }
 
 impl World {
@@ -52,17 +54,28 @@ impl World {
             event: "workflow_dispatch",
             protected: true,
             status_code: 201,
+            conclusion: "success",
+            statuses: json!([]),
         }
     }
 
     /// Asks for the proof; gives exit code, standard output, and the statuses that were posted.
     fn prove(&self) -> (Option<i32>, String, Vec<Value>) {
+        self.ask(true)
+    }
+
+    /// Asks for the proof, or what the run says without one.
+    fn ask(&self, with_pack: bool) -> (Option<i32>, String, Vec<Value>) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let server = runtime.block_on(self.serve());
-        let output = assert_cmd::Command::cargo_bin("assay-gates")
-            .unwrap()
+        let mut command = assert_cmd::Command::cargo_bin("assay-gates").unwrap();
+        if with_pack {
+            command.args(["lane", "--prove"]).arg(&self.pack);
+        } else {
+            command.arg("lane");
+        }
+        let output = command
             .args([
-                "lane",
                 "--base",
                 // Whoever is checked may name what they like: nothing would have changed.
                 "HEAD",
@@ -77,8 +90,6 @@ impl World {
             .args(["--repo", "owner/name", "--api-url", &server.uri()])
             .args(["--lanes", concat!(env!("CARGO_MANIFEST_DIR"), "/gates/lanes.yaml")])
             .args(["--gates-dir", concat!(env!("CARGO_MANIFEST_DIR"), "/gates")])
-            .arg("--prove")
-            .arg(&self.pack)
             .arg("--repository")
             .arg(self.repository.path())
             .env("GH_TOKEN", "t")
@@ -101,7 +112,7 @@ impl World {
         let server = MockServer::start().await;
         let run = json!({
             "id": 42, "run_attempt": 1, "event": self.event, "path": ".github/workflows/gates.yml@refs/heads/main",
-            "head_sha": self.head, "status": "completed", "conclusion": "success", "name": null, "head_branch": null,
+            "head_sha": self.head, "status": "completed", "conclusion": self.conclusion, "name": null, "head_branch": null,
         });
         let jobs = json!({"total_count": 1, "jobs": [
             {"id": 1, "run_id": 42, "name": "Measure", "status": "completed", "conclusion": "success", "steps": self.steps},
@@ -117,7 +128,12 @@ impl World {
                 .await;
         }
         let branch = json!({"name": "main", "protected": self.protected, "commit": {"sha": self.repository.commit_of("main")}});
-        for (below, answer) in [("", json!({"default_branch": "main"})), ("/branches/main", branch)] {
+        let statuses = format!("/commits/{}/statuses", self.head);
+        for (below, answer) in [
+            ("", json!({"default_branch": "main"})),
+            ("/branches/main", branch),
+            (statuses.as_str(), self.statuses.clone()),
+        ] {
             Mock::given(method("GET"))
                 .and(path(format!("/repos/owner/name{below}")))
                 .respond_with(ResponseTemplate::new(200).set_body_json(answer))
@@ -201,13 +217,16 @@ fn a_status_that_is_refused_is_an_error_though_the_head_is_proved() {
     assert_eq!(posted.len(), 1, "a POST is never repeated");
 }
 
-#[test]
-fn without_a_pack_the_status_says_what_is_needed() {
-    let repository = Repository::new();
-    repository.commit("gates/hidden_write/gate.yaml", "changed");
+/// Asks what a head needs, with these statuses on it; gives what was posted.
+fn asked(repository: &Repository, statuses: Value) -> (Vec<Value>, String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(async {
         let server = MockServer::start().await;
+        Mock::given(method("GET"))
+            .and(path(format!("/repos/owner/name/commits/{}/statuses", repository.head())))
+            .respond_with(ResponseTemplate::new(200).set_body_json(statuses))
+            .mount(&server)
+            .await;
         Mock::given(method("POST"))
             .respond_with(ResponseTemplate::new(201).set_body_json(json!({})))
             .mount(&server)
@@ -224,8 +243,78 @@ fn without_a_pack_the_status_says_what_is_needed() {
         &server.uri(),
     ]);
     assert_eq!(exit, Some(0), "{err}");
-    let asked = runtime.block_on(server.received_requests()).unwrap();
-    let body: Value = serde_json::from_slice(&asked[0].body).unwrap();
-    assert_eq!(body["state"], "pending");
-    assert_eq!(body["description"], format!("needs gate {GATE}: assay-gates dispatch --gates {GATE}"));
+    (posts(&runtime.block_on(server.received_requests()).unwrap()), err)
+}
+
+fn posts(requests: &[wiremock::Request]) -> Vec<Value> {
+    let posts = requests.iter().filter(|request| request.method.as_str() == "POST");
+    posts.map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+}
+
+fn status(state: &str, context: &str, description: &str) -> Value {
+    json!({"id": 1, "state": state, "context": context, "description": description})
+}
+
+#[test]
+fn without_a_pack_the_status_says_what_is_needed() {
+    let repository = Repository::new();
+    repository.commit("gates/hidden_write/gate.yaml", "changed");
+    let (posted, _) = asked(&repository, json!([]));
+    assert_eq!(posted[0]["state"], "pending");
+    assert_eq!(posted[0]["description"], format!("needs gate {GATE}: assay-gates dispatch --gates {GATE}"));
+}
+
+#[test]
+fn a_proof_that_was_there_first_is_not_taken_back_by_the_question() {
+    let repository = Repository::new();
+    repository.commit("gates/hidden_write/gate.yaml", "changed");
+    let context = "lane-check/proof";
+    let own = format!("gate {GATE} passed in run 42");
+    for (statuses, kept) in [
+        (json!([status("success", context, &own)]), true),
+        (json!([status("success", context, "gate all passed in run 42")]), true),
+        (json!([status("success", "ci", "green"), status("success", context, &own)]), true),
+        // What was shown is another gate, an older look, another context, or no proof.
+        (json!([status("success", context, "gate kernel-only passed in run 42")]), false),
+        (json!([status("failure", context, "red"), status("success", context, &own)]), false),
+        (json!([status("success", "ci", &own)]), false),
+        (json!([status("success", context, "no gate is needed for this change")]), false),
+        (json!([status("pending", context, &own)]), false),
+    ] {
+        let (posted, err) = asked(&repository, statuses.clone());
+        assert_eq!(posted.is_empty(), kept, "{statuses}");
+        assert_eq!(err.contains("stays proved"), kept, "{err}");
+    }
+}
+
+#[test]
+fn a_run_without_a_proof_is_named_by_how_it_ended_and_never_as_unknown() {
+    let proof = status("success", "lane-check/proof", &format!("gate {GATE} passed in run 41"));
+    for (conclusion, state, standing) in [
+        ("cancelled", Some("pending"), json!([])),
+        ("timed_out", Some("pending"), json!([])),
+        ("failure", Some("failure"), json!([])),
+        // Only what was red takes a proof back.
+        ("cancelled", None, json!([proof.clone()])),
+        ("startup_failure", None, json!([proof.clone()])),
+        ("failure", Some("failure"), json!([proof.clone()])),
+    ] {
+        let mut world = World::new();
+        world.conclusion = conclusion;
+        world.statuses = standing;
+        let (exit, text, posted) = world.ask(false);
+        assert_eq!(exit, Some(10), "{text}");
+        assert!(text.contains("run 42 ") && text.contains("AG142"), "{text}");
+        assert!(conclusion == "failure" || text.contains(conclusion), "{text}");
+        let states: Vec<&str> = posted.iter().map(|status| status["state"].as_str().unwrap()).collect();
+        assert_eq!(states, state.into_iter().collect::<Vec<_>>(), "{conclusion}: {text}");
+        for status in &posted {
+            let said = status["description"].as_str().unwrap();
+            assert!(said.contains("run 42") && !said.contains("unknown"), "{said}");
+        }
+    }
+    // A run that succeeded speaks through its pack.
+    let (exit, text, posted) = World::new().ask(false);
+    assert_eq!((exit, posted.len()), (Some(2), 0), "{text}");
+    assert!(text.contains("--prove"), "{text}");
 }

@@ -15,7 +15,8 @@ mod watch;
 pub use client::{Client, Posted, Settings};
 pub use dispatch::{Dispatch, nonce};
 pub use model::{
-    Annotation, Artifact, Branch, Commit, CommitText, Compare, CompareFile, Job, Label, Run, Runner, Step,
+    Annotation, Artifact, Branch, Commit, CommitStatus, CommitText, Compare, CompareFile, Job, Label, Run,
+    Runner, Step,
 };
 pub use runs::RunQuery;
 pub use target::{RunTarget, Target, api_of_host, origin, repository_of_remote, token};

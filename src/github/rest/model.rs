@@ -99,6 +99,18 @@ pub struct Annotation {
     pub message: Option<String>,
 }
 
+/// A status of a commit.
+#[derive(Clone, Debug, Deserialize)]
+pub struct CommitStatus {
+    /// `success`, `failure`, `pending`, `error`.
+    pub state: String,
+    /// What it is about.
+    pub context: String,
+    /// The text.
+    #[serde(default)]
+    pub description: Option<String>,
+}
+
 /// An artifact of a run.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Artifact {

@@ -1,7 +1,7 @@
 //! Runs, jobs, logs, artifacts, runners.
 
 use super::client::Client;
-use super::model::{Annotation, Artifact, Compare, Job, Run, Runner};
+use super::model::{Annotation, Artifact, CommitStatus, Compare, Job, Run, Runner};
 use crate::error::{Code, Error, Result};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -9,6 +9,8 @@ use std::path::Path;
 
 /// More pages than this are not asked for.
 const MOST_PAGES: u32 = 50;
+/// Statuses of one commit that are looked at: GitHub keeps no more under one context.
+const MOST_STATUSES: usize = 1000;
 /// Bytes of a log zip.
 const LARGEST_LOGS: u64 = 4 << 30;
 /// Bytes of an artifact: a pack is far smaller.
@@ -67,6 +69,14 @@ impl Client {
         let filters = if pairs.is_empty() { pairs } else { format!("?{pairs}") };
         let path = format!("/actions/workflows/{workflow}/runs{filters}");
         self.list(&path, Some("workflow_runs"), query.count as usize).await
+    }
+
+    /// The statuses of a commit, newest first.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn statuses(&self, commit: &str) -> Result<Vec<CommitStatus>> {
+        self.list(&format!("/commits/{}/statuses", escape(commit)), None, MOST_STATUSES).await
     }
 
     /// A run, of its newest attempt or of `attempt`.

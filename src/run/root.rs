@@ -67,7 +67,11 @@ impl RunRecord {
             dirty: self.source.dirty,
             r#ref: self.source.r#ref.clone(),
             selection: self.selection.clone(),
-            runs: self.runs,
+            build_ebpf: match (workflow, &self.build) {
+                (_, Some(_)) => "true".to_owned(),
+                (Some(_), None) => "false".to_owned(),
+                (None, None) => local(),
+            },
             workflow: workflow.map_or_else(local, |workflow| workflow.name.clone()),
             run_id: workflow.map_or_else(local, |workflow| workflow.run_id.clone()),
             run_url: workflow.map(|workflow| workflow.run_url.clone()),

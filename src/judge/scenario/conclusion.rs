@@ -327,11 +327,7 @@ fn reference(input: &Input, scenario: &Scenario, shown: Option<&Shown>) -> Proof
             run_url: invocation.run_url.clone(),
             r#ref: invocation.r#ref.clone(),
             head_sha: invocation.head_sha.clone(),
-            inputs: Inputs {
-                gates: invocation.selection.clone(),
-                runs: invocation.runs.to_string(),
-                dirty: invocation.dirty.to_string(),
-            },
+            inputs: Inputs { gates: invocation.selection.clone(), build_ebpf: invocation.build_ebpf.clone() },
         },
         proof_pack: PackOfGate {
             artifact_id: None,

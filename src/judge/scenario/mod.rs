@@ -125,8 +125,8 @@ pub struct Invocation {
     pub r#ref: String,
     /// What was asked for.
     pub selection: String,
-    /// Runs of each gate.
-    pub runs: u32,
+    /// Whether the measuring binary was built from the commit: `true`, `false`, or `local` outside of a workflow.
+    pub build_ebpf: String,
     /// The workflow, or `local`.
     pub workflow: String,
     /// The workflow run, or this tool's session.

@@ -160,16 +160,15 @@ pub struct Workflow {
     pub inputs: Inputs,
 }
 
-/// What the invocation was asked for.
+/// What the invocation was asked for, in the names of a dispatch. Runs and state of the checkout stand in `run.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Inputs {
     /// The selection.
     pub gates: String,
-    /// Runs of each gate.
-    pub runs: String,
-    /// `true` when tracked files differed from the commit.
-    pub dirty: String,
+    /// `true` when the binary that measured was built in the host's store from the commit, `false` when a workflow measured
+    /// with another, `local` outside of one.
+    pub build_ebpf: String,
 }
 
 /// The pack and the gate in it. The artifact is only known after the upload: those fields are null in the pack itself.

@@ -280,7 +280,7 @@ pub(super) fn world(gate: OwnedGate) -> World {
         dirty: false,
         r#ref: "refs/heads/main".into(),
         selection: "all".into(),
-        runs: 3,
+        build_ebpf: "local".into(),
         workflow: "local".into(),
         run_id: "session_1".into(),
         run_url: None,

@@ -110,6 +110,10 @@ pub(super) fn kernel() -> BTreeMap<String, String> {
             let mut facts = BTreeMap::new();
             facts.insert("kernel_release".into(), release());
             facts.insert("architecture".into(), std::env::consts::ARCH.into());
+            // Kernel times count from a boot: those of two boots say nothing of each other.
+            if let Ok(boot) = std::fs::read_to_string("/proc/sys/kernel/random/boot_id") {
+                facts.insert("boot_id".into(), boot.trim().to_owned());
+            }
             if let Ok((digest, _)) = sha256_file(Path::new("/sys/kernel/btf/vmlinux")) {
                 facts.insert("kernel_btf".into(), digest.to_string());
             }

@@ -1,12 +1,13 @@
 //! That the runs are so many runs: each has canaries and kernel times of its own, and no two were measured at once.
 //!
 //! Copies of one run agree with each other whatever was measured. What can't be the same in two runs is the nonce of a
-//! canary and the kernel's clock; a host measures one run at a time.
+//! canary and the kernel's clock; a host measures one run at a time. Times of two boots, and so of two hosts, say nothing of
+//! each other.
 
 use super::Check;
 use super::evidence::GateRun;
 use crate::judge::RunEvidence;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The nonces that a complete proof names, in its environment.
 const NONCES: [&str; 2] = ["canary.begin", "canary.end"];
@@ -16,6 +17,17 @@ impl Check<'_> {
     pub(super) fn apart(&mut self, measured: &BTreeMap<&str, Vec<GateRun>>) {
         let mut nonces: BTreeMap<String, String> = BTreeMap::new();
         let mut times: BTreeMap<String, Vec<(u64, u64, String)>> = BTreeMap::new();
+        for (gate, runs) in measured {
+            let boots: BTreeSet<Option<&String>> = runs
+                .iter()
+                .filter_map(|run| Some(run.evidence.as_ref()?.proof.environment.get("boot_id")))
+                .collect();
+            if boots.len() > 1 {
+                self.limits.push(format!(
+                    "that the runs of {gate} were measured one after the other: their boots differ"
+                ));
+            }
+        }
         for run in measured.values().flatten() {
             let Some(evidence) = &run.evidence else { continue };
             self.nonces(run, evidence, &mut nonces);

@@ -106,6 +106,16 @@ fn invariant(root: &Path, name: &str, change: impl Fn(&mut Value)) {
     });
 }
 
+/// A gate with a reason of the driver's alone, which nobody can recompute.
+fn stopped(root: &Path) {
+    put(root, &gate("status.txt"), "failed\n");
+    json_of(root, &gate("verdict.json"), |verdict| {
+        verdict["status"] = json!("failed");
+        verdict["exit"] = json!(10);
+        verdict["reasons"] = json!(["the host went away"]);
+    });
+}
+
 const ROWS: &str = "runs/matched_safe_read/";
 
 /// What the forger says, the reason that it is refused for, and how it is done.
@@ -282,6 +292,95 @@ const FORGERIES: &[Forgery] = &[
             record.as_object_mut().unwrap().remove("source");
         });
     }),
+    ("a filter of the forger's own", "filter", |root| {
+        json_of(root, &run(2, "filter.json"), |filter| {
+            filter["filter_sha256"] = json!(sha256(b"rules: []").to_string());
+        });
+    }),
+    ("a filter of the forger's own, and evidence that no effect gives", "filter", |root| {
+        json_of(root, &run(1, "filter.json"), |filter| {
+            filter["filter_sha256"] = json!(sha256(b"rules: []").to_string());
+        });
+        without(root, |e| e["operation"] == "exec");
+    }),
+    ("a filter that spares another folder", "filter", |root| {
+        json_of(root, &run(1, "filter.json"), |filter| filter["work"] = json!("/usr"));
+    }),
+    ("no record of the invocation", "run_record", |root| {
+        std::fs::remove_file(root.join("run.json")).unwrap();
+    }),
+    ("a record of other gates", "run_record", |root| {
+        json_of(root, "run.json", |record| record["gates"] = json!(["another"]));
+    }),
+    ("a record that names no kernel programs", "measuring_object", |root| {
+        json_of(root, "run.json", |record| record["object_sha256"] = Value::Null);
+    }),
+    ("no log of decisions", "file_present", |root| {
+        std::fs::remove_file(root.join(run(3, "policy-decisions.ndjson"))).unwrap();
+    }),
+    ("a decision that the layer does not have", "layer", |root| {
+        edit(root, &run(3, "policy-decisions.ndjson"), "read_file", "write_file");
+    }),
+    ("a decision more than the layer has", "layer", |root| {
+        let line = read(root, &run(3, "policy-decisions.ndjson"));
+        put(root, &run(3, "policy-decisions.ndjson"), line.repeat(2));
+    }),
+    ("no log of the SDK", "file_present", |root| {
+        std::fs::remove_file(root.join(run(3, "sdk-events.ndjson"))).unwrap();
+    }),
+    ("an SDK log that the layer does not have", "layer", |root| {
+        edit(root, &run(3, "sdk-events.ndjson"), "read_file", "read_more");
+    }),
+    ("a kernel layer beside the archive that is not in it", "extract", |root| {
+        edit(root, &run(2, "extract/layers/kernel.ndjson"), "\"success\"", "\"error\"");
+    }),
+    ("no result of a run", "file_present", |root| {
+        std::fs::remove_file(root.join(run(2, "result.json"))).unwrap()
+    }),
+    ("no report on the host", "doctor", |root| std::fs::remove_file(root.join("doctor.json")).unwrap()),
+    ("a shard without a report on its host", "doctor", |root| {
+        std::fs::remove_file(root.join("doctor.json")).unwrap();
+        json_of(root, "run.json", |record| record["shards"] = json!([record.clone()]));
+    }),
+    ("a shard whose host was not fit", "doctor", |root| {
+        let report: Value = serde_json::from_str(&read(root, "doctor.json")).unwrap();
+        std::fs::remove_file(root.join("doctor.json")).unwrap();
+        json_of(root, "run.json", |record| {
+            let mut shard = record.clone();
+            shard["doctor"] = report;
+            shard["doctor"]["fit"] = json!(false);
+            record["shards"] = json!([shard]);
+        });
+    }),
+    ("a reference to a line that says another thing", "evidence_ref", |root| {
+        let text = read(root, &format!("{ROWS}claim-class-cells.json"));
+        let (_, rest) = text.split_once("kernel.ndjson#seq=").unwrap();
+        let seq: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        let other = if seq == "0" { "1" } else { "0" };
+        edit(
+            root,
+            &format!("{ROWS}claim-class-cells.json"),
+            &format!("kernel.ndjson#seq={seq}"),
+            &format!("kernel.ndjson#seq={other}"),
+        );
+    }),
+    ("a claim that stands on another layer", "evidence_ref", |root| {
+        edit(
+            root,
+            &format!("{ROWS}claim-class-cells.json"),
+            "layers/policy.ndjson#seq=0",
+            "layers/sdk.ndjson#seq=0",
+        );
+    }),
+    ("rows of a gate that the driver stopped", "review_row", |root| {
+        stopped(root);
+        edit(root, &format!("{ROWS}join-result.json"), "\"strong\"", "\"weak\"");
+    }),
+    ("a PASS line of a gate that the driver stopped", "pass_lines", |root| {
+        stopped(root);
+        let text = read(root, &gate("gate.log"));
+        put(root, &gate("gate.log"), text + "PASS: everything\n");
+    }),
     ("a reason against a gate that passed", "verdict", |root| {
         json_of(root, &gate("verdict.json"), |verdict| verdict["reasons"] = json!(["none that counts"]));
     }),
@@ -329,6 +428,36 @@ fn refused(name: &str, check: &str, forge: fn(&Path)) -> Result<(), String> {
     }
     let found: Vec<String> = findings.iter().take(4).map(ToString::to_string).collect();
     Err(format!("{name}: expected {check}, found {found:#?}"))
+}
+
+/// A reason that only the driver knows is taken as its word, and said to be.
+#[test]
+fn a_gate_that_the_driver_stopped_verifies_and_earns_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    copy(&VALID.path().join("root"), &root);
+    stopped(&root);
+    let outcome = verified(&root, &folder.path().join("pack"));
+    assert!(outcome.verified, "{:?}", outcome.findings);
+    assert!(outcome.claims.iter().all(|claim| claim.contains("not earned")), "{:?}", outcome.claims);
+    assert!(outcome.not_established.iter().any(|line| line.contains("driver's word alone")));
+}
+
+/// Clocks of two boots say nothing of each other: such runs are not refused, and that they are apart is not said.
+#[test]
+fn equal_kernel_times_of_two_boots_are_no_contradiction_and_are_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    copy(&VALID.path().join("root"), &root);
+    one_run_three_times(&root, another_canary);
+    for (number, boot) in [(1, "a"), (2, "b"), (3, "c")] {
+        json_of(&root, &run(number, "capture_proof.json"), |proof| {
+            proof["environment"]["boot_id"] = json!(boot)
+        });
+    }
+    let outcome = verified(&root, &folder.path().join("pack"));
+    assert!(!outcome.findings.iter().any(|finding| finding.check == "run_times"), "{:?}", outcome.findings);
+    assert!(outcome.not_established.iter().any(|line| line.contains("their boots differ")), "{outcome:?}");
 }
 
 /// What no reader of the bytes can tell is never said to be shown.

@@ -7,6 +7,7 @@ use crate::evidence::archive::{examine, member};
 use crate::evidence::filter::{Filter, FilterReport};
 use crate::evidence::kernel::Normaliser;
 use crate::evidence::{Archive, EffectSurface, KernelSet, ToolEffects, effects, strict};
+use crate::host::WORK;
 use crate::judge::scenario::RunFiles;
 use crate::judge::{self, EffectTotals, GateVerdict, RunArtifacts, RunEvidence};
 use crate::pack::manifest::{GateRow, GateStatus};
@@ -23,7 +24,7 @@ impl Check<'_> {
     /// Every archive of every gate, then the verdicts and the references. Gives the number of archives that hold.
     pub(super) fn evidence(&mut self) -> usize {
         let mut measured = BTreeMap::new();
-        let mut refs = self.collect_refs();
+        let refs = self.collect_refs();
         let mut archives = 0;
         for gate in &self.manifest.gates {
             let mut runs = Vec::new();
@@ -32,7 +33,7 @@ impl Check<'_> {
                 let Some(archive) = self.archive(&row.path) else { continue };
                 let folder = row.path.rsplit_once('/').map_or("", |(folder, _)| folder);
                 self.extracted(folder, &archive);
-                self.refs_into_archive(&mut refs, &format!("{folder}/extract"), &archive);
+                self.logs(folder, &archive);
                 let details = self.details(gate, folder, &archive);
                 run_ids.insert(archive.run_id().to_owned());
                 archives += 1;
@@ -86,6 +87,7 @@ impl Check<'_> {
             member::SURFACE,
             member::CORRELATION,
             member::HEALTH,
+            member::KERNEL,
             member::POLICY,
             member::SDK,
         ] {
@@ -131,21 +133,15 @@ impl Check<'_> {
             self.equal("kernel_set", &format!("{folder}/kernel_set.json#/run_id"), run_id, &set.run_id);
         }
         let mut effects = None;
-        if let Some(filter) = &filter
-            && filter.filter_sha256 != Filter::digest()
-        {
-            self.limits.push(format!(
-                "{folder}: its filter {} is not the one of this build, so its kernel layer could not be recomputed from its effects",
-                filter.filter_sha256
-            ));
-        } else {
-            match self.rederive(
+        if self.same_filter(gate, folder, filter.as_ref()) {
+            let derived = self.rederive(
                 folder,
                 archive,
                 set.as_ref(),
                 (tools.as_ref(), surface.as_ref()),
                 filter.as_ref(),
-            ) {
+            );
+            match derived {
                 Ok(totals) => effects = totals,
                 Err(error) => {
                     let place = error.place().unwrap_or(folder).to_owned();
@@ -172,6 +168,32 @@ impl Check<'_> {
         Details { kernel_set, proof, tools, everything: surface, effects }
     }
 
+    /// Whether a run's effects can be gone through again as they were: by this build's rules. Evidence that only other
+    /// rules give is not shown to follow from the effects, and so lets no gate pass.
+    fn same_filter(&mut self, gate: &GateRow, folder: &str, filter: Option<&FilterReport>) -> bool {
+        let Some(filter) = filter else { return true };
+        let path = format!("{folder}/filter.json");
+        self.equal("filter", &format!("{path}#/work"), WORK, filter.work.as_deref().unwrap_or("none"));
+        let own = Filter::digest();
+        if filter.filter_sha256 == own {
+            return true;
+        }
+        if gate.status == GateStatus::Passed {
+            self.fault(
+                "filter",
+                format!("{path}#/filter_sha256"),
+                format!("the filter of this build, {own}: what another release measured is verified with that release"),
+                filter.filter_sha256.to_string(),
+            );
+        } else {
+            self.limits.push(format!(
+                "{folder}: its filter {} is not the one of this build, so its kernel layer could not be recomputed from its effects",
+                filter.filter_sha256
+            ));
+        }
+        false
+    }
+
     fn rederive(
         &mut self,
         folder: &str,
@@ -192,7 +214,7 @@ impl Check<'_> {
         };
         let mut totals = EffectTotals::default();
         let rules = Filter::embedded()?;
-        let work = filter.and_then(|filter| filter.work.as_deref());
+        let work = Some(WORK);
         let mut normaliser = Normaliser::new(archive.run_id(), rules, work);
         for effect in lines {
             let effect = effect?;

@@ -22,6 +22,9 @@ use crate::run::RunRecord;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// The invocation's record.
+pub(super) const RECORD: &str = "payload/run.json";
+
 /// The gates as far as they were gone through.
 #[derive(Default)]
 struct Gone {
@@ -75,14 +78,20 @@ impl Check<'_> {
         // What is wrong with it as a file was said where the gate's files were.
         let stated: Option<GateVerdict> =
             self.source.text(&path).ok().and_then(|text| strict::typed(text.as_bytes()).ok());
+        let record = record_of(records, &row.gate);
+        if row.status == GateStatus::Passed && record.is_none() {
+            let expected = format!("the record of an invocation that measured {}", row.gate);
+            self.fault("run_record", RECORD, expected, "none");
+        }
         if let (Some(stated), Some(definition)) = (&stated, &definition) {
             self.policy(row, definition, &folder, runs);
-            let record = record_of(records, &row.gate);
             let ground = Ground { row, definition, runs, record, folder: &folder, measured };
             self.verdict(&ground, stated, gone);
         } else if stated.is_some() {
             self.limits
                 .push(format!("the verdict on {}: the pack does not say what it was judged by", row.gate));
+        } else if !runs.is_empty() {
+            self.limits.push(format!("the verdict on {}: there is none in the pack", row.gate));
         }
         gone.verdicts.extend(stated);
         if let Some(definition) = definition {
@@ -92,11 +101,10 @@ impl Check<'_> {
 
     /// The invocation's record, or those of a merged pack's shards, each in the form that this tool writes.
     fn records(&mut self) -> Vec<RunRecord> {
-        const PATH: &str = "payload/run.json";
-        if !self.source.members().contains_key(PATH) {
+        if !self.source.members().contains_key(RECORD) {
             return Vec::new();
         }
-        let Some(value) = self.typed::<Value>(PATH) else { return Vec::new() };
+        let Some(value) = self.typed::<Value>(RECORD) else { return Vec::new() };
         let shards = value.get("shards").and_then(Value::as_array);
         let mut records = Vec::new();
         for one in shards.map_or_else(|| vec![&value], |shards| shards.iter().collect()) {
@@ -110,8 +118,10 @@ impl Check<'_> {
                 Ok(record) if serde_json::to_value(&record).is_ok_and(|again| again == plain) => {
                     records.push(record);
                 }
-                Ok(_) => self.fault("run_record", PATH, "the fields of an invocation's record", "others too"),
-                Err(error) => self.fault("run_record", PATH, "an invocation's record", error.to_string()),
+                Ok(_) => {
+                    self.fault("run_record", RECORD, "the fields of an invocation's record", "others too")
+                }
+                Err(error) => self.fault("run_record", RECORD, "an invocation's record", error.to_string()),
             }
         }
         records
@@ -153,7 +163,15 @@ impl Check<'_> {
         };
         for run in runs {
             let log = format!("{}/policy-decisions.ndjson", run.folder);
-            let Ok(text) = self.source.text(&log) else { continue };
+            let text = match self.source.text(&log) {
+                Ok(text) => text,
+                Err(finding) => {
+                    if row.status == GateStatus::Passed {
+                        self.keep(finding);
+                    }
+                    continue;
+                }
+            };
             for (at, line) in text.lines().enumerate() {
                 let value: Value = strict::value(line.as_bytes()).unwrap_or_default();
                 let stated = value.pointer("/data/policy_digest").and_then(Value::as_str);
@@ -176,9 +194,7 @@ impl Check<'_> {
         let (verdict, review) = expected;
         if verdict == *stated {
             self.review_rows(ground, review.as_ref());
-            if stated.passed() {
-                self.pass_lines(ground, stated);
-            }
+            self.pass_lines(ground, stated);
             return;
         }
         let first = difference(&verdict, stated);
@@ -198,6 +214,12 @@ impl Check<'_> {
                 stated.status.word(),
                 stated.reasons.len() - verdict.reasons.len()
             ));
+            self.pass_lines(ground, stated);
+            // Its rows were written with or without what those reasons made of it.
+            if !self.has_rows(ground, review.as_ref()) {
+                let own = self.review(ground, stated, gone).flatten();
+                self.review_rows(ground, own.as_ref());
+            }
         } else if let Some((pointer, expected, found)) = first {
             self.fault("verdict", format!("{path}#{pointer}"), expected, found);
         }
@@ -271,9 +293,16 @@ impl Check<'_> {
     /// `result.json` is what the verdict repeats.
     fn result(&mut self, run: &RunVerdict, folder: &str) {
         let path = format!("{folder}/result.json");
-        if self.source.members().contains_key(&path)
-            && let Ok(text) = self.source.text(&path)
-            && let Ok(expected) = pretty_sorted(run)
+        let text = match self.source.text(&path) {
+            Ok(text) => text,
+            Err(finding) => {
+                if run.archive.is_some() {
+                    self.keep(finding);
+                }
+                return;
+            }
+        };
+        if let Ok(expected) = pretty_sorted(run)
             && text != expected
         {
             let (line, expected, found) = first_difference(&expected, &text);
@@ -416,6 +445,13 @@ impl Check<'_> {
         log.ok().and_then(|log| crate::pack::build::pass_lines(log).ok()).unwrap_or_default()
     }
 
+    fn has_rows(&self, ground: &Ground<'_>, review: Option<&Review>) -> bool {
+        let (Some(review), Some(folder)) = (review, scenario::folder(ground.definition)) else { return true };
+        review.files.iter().all(|(name, expected)| {
+            self.source.text(&format!("payload/runs/{folder}/{name}")).is_ok_and(|text| text == *expected)
+        })
+    }
+
     /// The rows are the review's, file by file, byte for byte.
     fn review_rows(&mut self, ground: &Ground<'_>, review: Option<&Review>) {
         let (Some(review), Some(folder)) = (review, scenario::folder(ground.definition)) else { return };
@@ -440,10 +476,15 @@ impl Check<'_> {
         }
     }
 
-    /// A gate that passed says so in its log, in its own words: once for each run, once for their agreement.
+    /// What a gate's log says `PASS` of, in its own words: each run that passed, and the agreement of all.
     fn pass_lines(&mut self, ground: &Ground<'_>, stated: &GateVerdict) {
-        let mut expected = vec![acceptance_line(ground.definition); stated.runs.len()];
-        expected.push(determinism_line(ground.definition, stated.runs.len()));
+        let passed = stated.runs.iter().filter(|run| run.passed).count();
+        let mut expected = vec![acceptance_line(ground.definition); passed];
+        let wanted = ground.record.map_or(stated.runs.len(), |record| record.runs as usize);
+        let agree = stated.determinism.as_ref().is_some_and(|found| found.agree);
+        if passed == wanted && agree {
+            expected.push(determinism_line(ground.definition, passed));
+        }
         let found = self.lines(ground.folder);
         if found != expected {
             let (line, expected, found) = first_difference(&expected.join("\n"), &found.join("\n"));

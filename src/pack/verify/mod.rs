@@ -8,10 +8,12 @@ mod evidence;
 mod gates;
 mod host;
 mod judgement;
+mod layers;
 mod manifest;
 mod payload;
 mod provenance;
 mod refs;
+mod said;
 
 use super::claims::{self, Claims};
 use super::finding::Finding;
@@ -32,8 +34,8 @@ pub const ESTABLISHED: [&str; 9] = [
     "kernel layer, kernel set and tool effects follow from the recorded effects, and the kernel's counters of them are those of the capture proof",
     "the runs of each passed gate agree, recomputed from their archives, and are so many runs: no two have a canary or kernel times in common",
     "each verdict follows from definition, archives and effects: every assertion, status, reason and PASS line was recomputed by the code that judged",
-    "every decision was taken by the policy that the pack carries",
-    "the review rows of each scenario are those that its runs give, and every reference in them leads to what it names",
+    "every decision was taken by the policy that the pack carries, and the layers of decisions and SDK events are what their logs hold",
+    "the review rows of each scenario are those that its runs give, and every reference in them leads to a line of the pack that says the same",
     "what is claimed follows from all that",
 ];
 

@@ -1,10 +1,12 @@
 //! Evidence references: `path#seq=N` names a line of NDJSON, `path#/pointer` a value of JSON, `path` a file.
 //!
-//! A path is relative to the pack when it begins with `payload/`, else to the folder of the file that refers. Members of an
-//! archive that a pack does not carry by themselves are looked up in the archive.
+//! A path is relative to the pack when it begins with `payload/`, else to the folder of the file that refers. What stands
+//! there must say what the row says of it ([`super::said`]).
 
 use super::Check;
-use crate::evidence::{Archive, schema};
+use super::said::Says;
+use crate::evidence::schema;
+use crate::judge::scenario::rows::ProofPackReference;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
@@ -24,6 +26,7 @@ struct Ref {
     from: String,
     text: String,
     fragment: Fragment,
+    says: Says,
 }
 
 #[derive(Clone)]
@@ -60,15 +63,15 @@ impl Check<'_> {
                 };
             self.row_schema(&from, &value);
             let mut found = Vec::new();
-            gather(&value, &mut found);
-            for text in found {
+            gather(&value, &self.context(&from), &mut found);
+            for (text, says) in found {
                 count += 1;
                 if count > MOST {
                     return self.too_many(refs, &from);
                 }
                 match parse(&from, &text) {
                     Ok((target, fragment)) => {
-                        let one = Ref { from: from.clone(), text, fragment };
+                        let one = Ref { from: from.clone(), text, fragment, says };
                         refs.by_target.entry(target).or_default().push(one);
                     }
                     Err(expected) => self.fault("evidence_ref", from.clone(), expected, text),
@@ -76,6 +79,23 @@ impl Check<'_> {
             }
         }
         refs
+    }
+
+    /// What the folder of the row at `from` says of the archive: its own reference, as far as it can be read.
+    fn context(&self, from: &str) -> Says {
+        let folder = from.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let typed = |name: &str| {
+            let text = self.source.text(&format!("{folder}/{name}")).ok()?;
+            serde_json::from_str::<Value>(&text).ok()
+        };
+        let reference = typed("proof-pack-reference.json");
+        let evidence = reference.and_then(|value| {
+            serde_json::from_value::<ProofPackReference>(value).ok()?.runner_archive_evidence
+        });
+        let strong =
+            typed("join-result.json").is_some_and(|join| join["fallback_used"] == Value::Bool(false));
+        let joined = evidence.as_ref().filter(|_| strong).map(|evidence| evidence.tool_call_id.clone());
+        Says { claim: None, joined, evidence }
     }
 
     /// A row (or each of an array of rows) fits the schema that it names, where this build knows that schema.
@@ -103,24 +123,7 @@ impl Check<'_> {
         refs
     }
 
-    /// Resolves what leads into members of this run's archive that stand nowhere else.
-    pub(super) fn refs_into_archive(&mut self, refs: &mut Refs, extract: &str, archive: &Archive) {
-        let prefix = format!("{extract}/");
-        let targets: Vec<String> =
-            refs.by_target.keys().filter(|target| target.starts_with(&prefix)).cloned().collect();
-        for target in targets {
-            if self.source.members().contains_key(&target) {
-                continue;
-            }
-            if let Some(bytes) = archive.member(&target[prefix.len()..])
-                && let Some(wanted) = refs.by_target.remove(&target)
-            {
-                self.resolve(&target, &wanted, bytes);
-            }
-        }
-    }
-
-    /// Resolves the rest: files of the pack.
+    /// Resolves all of them.
     pub(super) fn refs_into_files(&mut self, refs: Refs) {
         let source = self.source;
         for (target, wanted) in refs.by_target {
@@ -146,7 +149,7 @@ impl Check<'_> {
             .filter_map(|one| if let Fragment::Line(seq) = one.fragment { Some(seq) } else { None })
             .collect();
         let pointers = wanted.iter().any(|one| matches!(one.fragment, Fragment::Pointer(_)));
-        let (mut present, mut value) = (BTreeSet::new(), Value::Null);
+        let (mut present, mut value) = (BTreeMap::new(), Value::Null);
         if !lines.is_empty() {
             present = lines_with(&lines, content);
         } else if pointers {
@@ -158,39 +161,44 @@ impl Check<'_> {
         }
         for one in wanted {
             let found = match &one.fragment {
-                Fragment::Whole => true,
-                Fragment::Line(seq) => present.contains(seq),
-                Fragment::Pointer(pointer) => lines.is_empty() && value.pointer(pointer).is_some(),
+                Fragment::Whole => continue,
+                Fragment::Line(seq) => present.get(seq),
+                Fragment::Pointer(pointer) => value.pointer(pointer).filter(|_| lines.is_empty()),
             };
-            if !found {
+            let Some(found) = found.filter(|value| !value.is_null()) else {
                 self.fault(
                     "evidence_ref",
                     one.from.clone(),
                     format!("{} to lead to something", one.text),
                     format!("no such place in {target}"),
                 );
+                continue;
+            };
+            if let Some((expected, found)) = one.says.contradiction(target, found) {
+                let place = format!("{}, {}", one.from, one.text);
+                self.fault("evidence_ref", place, format!("what the row says: {expected}"), found);
             }
         }
     }
 }
 
-fn gather(value: &Value, found: &mut Vec<String>) {
+fn gather(value: &Value, around: &Says, found: &mut Vec<(String, Says)>) {
     match value {
         Value::Object(map) => {
+            let claim = map.get("claim_type").and_then(Value::as_str).map(str::to_owned);
+            let says = Says { claim: claim.or_else(|| around.claim.clone()), ..around.clone() };
             for (key, value) in map {
                 match value {
                     Value::Array(items) if key == "evidence_refs" => {
-                        found.extend(
-                            items
-                                .iter()
-                                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)),
-                        );
+                        let text =
+                            |item: &Value| item.as_str().map_or_else(|| item.to_string(), str::to_owned);
+                        found.extend(items.iter().map(|item| (text(item), says.clone())));
                     }
-                    other => gather(other, found),
+                    other => gather(other, &says, found),
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| gather(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| gather(item, around, found)),
         _ => {}
     }
 }
@@ -221,14 +229,10 @@ fn parse(from: &str, text: &str) -> Result<(String, Fragment), &'static str> {
     Ok((target, fragment))
 }
 
-/// Which of the sequence numbers stand in the lines of `content`.
-fn lines_with(wanted: &BTreeSet<u64>, content: impl Read) -> BTreeSet<u64> {
-    #[derive(serde::Deserialize)]
-    struct Numbered {
-        seq: u64,
-    }
+/// The lines of `content` with these sequence numbers; null where several have one.
+fn lines_with(wanted: &BTreeSet<u64>, content: impl Read) -> BTreeMap<u64, Value> {
     let mut reader = BufReader::new(content);
-    let mut found = BTreeSet::new();
+    let mut found = BTreeMap::new();
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -236,10 +240,10 @@ fn lines_with(wanted: &BTreeSet<u64>, content: impl Read) -> BTreeSet<u64> {
             Ok(0) | Err(_) => return found,
             Ok(_) => {}
         }
-        if let Ok(Numbered { seq }) = serde_json::from_slice(&line)
-            && wanted.contains(&seq)
-        {
-            found.insert(seq);
+        let value = serde_json::from_slice::<Value>(&line).unwrap_or_default();
+        if let Some(seq) = value.get("seq").and_then(Value::as_u64).filter(|seq| wanted.contains(seq)) {
+            let twice = found.contains_key(&seq);
+            found.insert(seq, if twice { Value::Null } else { value });
         }
     }
 }

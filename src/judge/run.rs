@@ -58,6 +58,7 @@ pub fn run_verdict(
         elapsed_ms: account.elapsed_ms,
         archive,
         assertions,
+        last_words: Vec::new(),
     }
 }
 

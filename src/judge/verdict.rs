@@ -35,6 +35,10 @@ pub struct RunVerdict {
     pub archive: Option<ArchiveRef>,
     /// Everything that had to hold.
     pub assertions: Vec<Assertion>,
+    /// What the program of a run that was not accepted printed last to its standard error: its own word, at most 3 lines of 300
+    /// characters, controls replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_words: Vec<String>,
 }
 
 /// An archive on disk.

@@ -202,6 +202,7 @@ mod tests {
             elapsed_ms: 100,
             archive: None,
             assertions: Vec::new(),
+            last_words: Vec::new(),
         }
     }
 

@@ -156,7 +156,11 @@ fn one_run(
             return Ok(Err(Failure { text, exit: error.exit() }));
         }
     };
-    let run = judge_run(entry, number, root, &out, &measured);
+    let mut run = judge_run(entry, number, root, &out, &measured);
+    // It ended by itself, otherwise than it should, and not because the driver ended it.
+    if run.exit_code != Some(entry.definition.expect.exit_code) && !run.timed_out && !run.interrupted {
+        run.last_words = words::last(&tail(&out.join("stderr.log")));
+    }
     root.write_result(gate, &run)?;
     // Before anybody is told that it is done.
     out.sync()?;
@@ -228,10 +232,8 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Re
             }
         }
     }
-    // By itself, and not because the driver ended it. Its end stands in the log already.
-    if run.exit_code != Some(entry.definition.expect.exit_code) && !run.timed_out && !run.interrupted {
-        reasons.extend(words::last(run.run, &tail(&out.join("stderr.log"))));
-    }
+    // They stand in the log already.
+    reasons.extend(run.last_words.iter().map(|line| format!("run {} stderr | {line}", run.run)));
     log.event(Event::RunFinished {
         gate: gate.clone(),
         run: run.run,

@@ -89,6 +89,19 @@ fn a_program_that_fails_is_quoted_as_the_reason() {
     for line in ["first", "Error: no such module", "::error::\u{fffd}[2J"] {
         assert!(told.contains(&format!("    run 1 stderr | {line}\n")), "{told}");
     }
+    let root = folder.path().join("root");
+    let verdict = read(&root.join("gates/kernel-only/verdict.json"));
+    let words = serde_json::json!(["first", "Error: no such module", "::error::\u{fffd}[2J"]);
+    assert_eq!(verdict["runs"][0]["last_words"], words, "{verdict}");
+    // They decide nothing: the pack of the failed gate stands, with them.
+    let pack = folder.path().join("pack");
+    for words in [
+        vec!["pack".as_ref(), "--root".as_ref(), root.as_os_str(), "--out".as_ref(), pack.as_os_str()],
+        vec!["verify".as_ref(), pack.as_os_str()],
+    ] {
+        let done = Command::cargo_bin("assay-gates").unwrap().args(&words).output().unwrap();
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
 }
 
 #[test]

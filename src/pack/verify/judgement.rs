@@ -545,7 +545,12 @@ fn judge_again(
         reasons: evidence.proof.reasons.clone(),
         elapsed_ms: run.elapsed_ms,
     };
-    run_verdict(definition, account, Some((evidence, archive.clone())), WORK)
+    let mut judged = run_verdict(definition, account, Some((evidence, archive.clone())), WORK);
+    // The program's own word, which stands beside a failure and decides nothing.
+    if !judged.passed {
+        judged.last_words.clone_from(&run.last_words);
+    }
+    judged
 }
 
 fn exit_of(verdict: &GateVerdict) -> Option<Exit> {

@@ -252,6 +252,7 @@ pub(super) fn passed(gate: &Definition) -> GateVerdict {
         elapsed_ms: 1,
         archive: Some(archive.clone()),
         assertions: Vec::new(),
+        last_words: Vec::new(),
     };
     let agree = Determinism { agree: true, runs: 3, compared: Vec::new(), divergence: None };
     GateVerdict::conclude(&gate.id, 3, (1..=3).map(run).collect(), Some(agree), Vec::new(), 1)

@@ -47,7 +47,7 @@ apt() {
 	apt_update
 	for package in "$@"; do
 		[ -n "$(candidate "$package")" ] || fail "$package is missing, and the package sources of this system have none" \
-			"apt-cache policy $package; on Ubuntu: add-apt-repository universe"
+			"cat /etc/apt/sources.list /etc/apt/sources.list.d/*: main is needed, on Ubuntu universe too (add-apt-repository universe)"
 	done
 	echo "setup: installing $*" >&2
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null ||

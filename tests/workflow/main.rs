@@ -8,6 +8,7 @@ mod support;
 
 mod act;
 mod checks;
+mod setup;
 mod stage;
 
 use std::path::{Path, PathBuf};

@@ -19,8 +19,8 @@ names, and starts the server itself: this command is a pipe to it. --policy is t
 different one is refused; --decision-log is not needed.
 
 Examples:
-  assay-gates mcp-wrap --policy policy.yaml --decision-log decisions.ndjson -- npx mcp-server-filesystem /data
-  assay-gates mcp-wrap --policy policy.yaml --decision-log d.ndjson --label fs --event-source assay://ci/42 -- ./server
+  assay-gates mcp-wrap --policy p.yaml --decision-log d.ndjson -- mcp-server-filesystem /data
+  assay-gates mcp-wrap --policy p.yaml --decision-log d.ndjson --label fs -- ./server
 
 A policy:
   schema: assay.gates.policy.v0

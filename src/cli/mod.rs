@@ -30,14 +30,15 @@ mod watch;
 
 use crate::error::Exit;
 use crate::error::Result;
-use clap::{Parser, Subcommand};
+use crate::files::nearest;
+use clap::error::{ContextKind, ContextValue};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(
     name = "assay-gates",
     about,
-    disable_help_subcommand = true,
     disable_version_flag = true,
     arg_required_else_help = true,
     subcommand_negates_reqs = true
@@ -91,7 +92,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     crate::host::variables::keep_listed();
-    let cli = match Cli::try_parse() {
+    let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => {
             let help = !usage.use_stderr();
@@ -108,13 +109,63 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line's grammar, its prose in one line a paragraph, so that it is wrapped once, at the terminal's width.
+fn grammar() -> clap::Command {
+    fn reflowed(mut command: clap::Command) -> clap::Command {
+        if let Some(help) = command.get_after_help().map(ToString::to_string) {
+            command = command.after_help(paragraphs(&help));
+        }
+        command.mut_subcommands(reflowed)
+    }
+    reflowed(Cli::command()).version(env!("CARGO_PKG_VERSION")).propagate_version(true)
+}
+
+/// Joins lines of prose. What is indented, or stands above what is, is no prose.
+fn paragraphs(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let prose = |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');
+    let mut joined = String::new();
+    for (at, line) in lines.iter().enumerate() {
+        joined.push_str(line);
+        match lines.get(at + 1) {
+            Some(next) if prose(line) && prose(next) => joined.push(' '),
+            Some(_) => joined.push('\n'),
+            None => {}
+        }
+    }
+    joined
+}
+
+/// A near miss of a subcommand is told from a stranger, however many of its letters changed places.
+fn parse<W: Into<std::ffi::OsString> + Clone>(
+    words: impl IntoIterator<Item = W>,
+) -> clap::error::Result<Cli> {
+    let words: Vec<std::ffi::OsString> = words.into_iter().map(Into::into).collect();
+    let mut grammar = grammar();
+    let parsed = grammar.try_get_matches_from_mut(&words).and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.map_err(|mut error| {
+        let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidSubcommand).cloned() else {
+            return error;
+        };
+        let mut command = &grammar;
+        for word in words.iter().take_while(|word| **word != *unknown) {
+            command = command.find_subcommand(word).unwrap_or(command);
+        }
+        let names = command.get_subcommands().filter(|command| !command.is_hide_set());
+        if let Some(near) = nearest(&unknown, names.map(clap::Command::get_name)) {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![near.to_owned()]));
+        }
+        error
+    })
+}
+
 /// Whether a command line of this tool parses; nothing is carried out. For the tests of the lines that the tool, its
 /// pages and its errors tell people to paste.
 ///
 /// # Errors
 /// What the parser says.
 pub fn parses<'w>(words: impl IntoIterator<Item = &'w str>) -> Result<(), String> {
-    match Cli::try_parse_from(words) {
+    match parse(words) {
         Err(error) if error.use_stderr() => Err(error.to_string()),
         // The help that was asked for comes as an error too.
         Ok(_) | Err(_) => Ok(()),

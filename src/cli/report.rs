@@ -17,6 +17,7 @@ use std::time::Duration;
 #[derive(ClapArgs)]
 #[command(after_help = "\
 Examples:
+  assay-gates report proof                           the summary, as Markdown, on standard output
   assay-gates report proof --html report.html
   assay-gates report 123456789 --html report.html     the pack of a run on GitHub
   assay-gates report proof --format github            into $GITHUB_STEP_SUMMARY, annotations to standard output
@@ -27,7 +28,7 @@ pub struct Args {
     #[arg(value_name = "RUN|PACK|ROOT")]
     target: String,
     /// File to write the page to
-    #[arg(long, value_name = "FILE", required_unless_present = "format")]
+    #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Another view
     #[arg(long, value_enum)]
@@ -55,8 +56,12 @@ pub fn run(args: &Args) -> Result<Exit> {
         write_atomic(html, render(&document).as_bytes())?;
         report::diagnostic(&format!("wrote {}", html.display()));
     }
-    if args.format == Some(Format::Github) {
-        github(&document)?;
+    match args.format {
+        Some(Format::Github) => github(&document)?,
+        None if args.html.is_none() => {
+            report::data(&report::summary(&verdicts(&document), document.claims.as_ref(), None));
+        }
+        None => {}
     }
     Ok(Exit::Passed)
 }
@@ -88,8 +93,9 @@ fn of_run(target: &RunTarget, args: &Args) -> Result<Document> {
     })
 }
 
-fn github(document: &Document) -> Result<()> {
-    let verdicts: Vec<GateVerdict> = document
+/// The verdict of each gate; one that was not written is its own.
+fn verdicts(document: &Document) -> Vec<GateVerdict> {
+    document
         .gates
         .iter()
         .map(|gate| {
@@ -98,7 +104,11 @@ fn github(document: &Document) -> Result<()> {
             };
             gate.verdict.clone().unwrap_or_else(missing)
         })
-        .collect();
+        .collect()
+}
+
+fn github(document: &Document) -> Result<()> {
+    let verdicts = verdicts(document);
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let artifact = variable("ARTIFACT_URL").map(|url| ArtifactLine {
         url,

@@ -153,9 +153,16 @@ impl Catalog {
             let error = Error::new(Code::GateUnknown, format!("there is no gate `{name}`"));
             match nearest(name, known.iter().copied().chain(aliases)) {
                 Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None if known.is_empty() => self.empty(),
                 None => error.hint(format!("the gates are: {}", known.join(", "))),
             }
         })
+    }
+
+    fn empty(&self) -> Error {
+        Error::new(Code::NothingSelected, "no folder here has a gate.yaml")
+            .at(self.folder.display())
+            .hint("assay-gates gate init my-agent -- python3 agent.py, or --gates-dir with the folder that has them")
     }
 
     /// The gates that `names` select, each once, in the order of the catalog; `all` stands for the group of that name.
@@ -180,6 +187,9 @@ impl Catalog {
             .filter(|entry| requested.contains(&entry.definition.id.as_str()))
             .cloned()
             .collect();
+        if self.entries.is_empty() {
+            return Err(self.empty());
+        }
         if entries.is_empty() {
             return Err(Error::new(Code::NothingSelected, "no gate was selected")
                 .hint("assay-gates run --gate kernel-only, or --gates all"));

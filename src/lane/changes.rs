@@ -15,7 +15,11 @@ use std::process::Command;
 pub fn resolve(repository: &Path, revision: &str) -> Result<String> {
     let commit =
         git(repository, &["rev-parse", "--verify", "--end-of-options", &format!("{revision}^{{commit}}")])
-            .map_err(|error| error.hint("fetch the whole history: actions/checkout with fetch-depth: 0"))?;
+            .map_err(|_| {
+                Error::new(Code::LaneGit, format!("{revision:?} names no commit here"))
+                    .at(repository.display())
+                    .hint("git fetch --all --tags; in a workflow, actions/checkout with fetch-depth: 0")
+            })?;
     Ok(String::from_utf8_lossy(&commit).trim().to_owned())
 }
 

@@ -110,24 +110,94 @@ fn version_verbose_names_the_kernel_programs_digest() {
     assert_eq!(digest.len(), 64, "{out}");
 }
 
-#[test]
-fn every_subcommand_has_help_and_examples() {
-    let checked = check_help(&[]);
-    assert!(checked > 15, "only {checked} subcommands were found");
+/// The words of every command, found as a person would: in the help.
+fn commands() -> Vec<Vec<String>> {
+    fn below(words: &[String], found: &mut Vec<Vec<String>>) {
+        let mut call: Vec<&str> = words.iter().map(String::as_str).collect();
+        call.push("-h");
+        let (code, help, _) = assay(&call);
+        assert_eq!(code, 0, "{words:?}");
+        let Some((_, listed)) = help.split_once("Commands:\n") else { return };
+        let named = listed.lines().take_while(|line| line.starts_with("  "));
+        let names =
+            named.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+        for name in names.filter(|name| *name != "help") {
+            let command = [words, &[name.to_owned()]].concat();
+            found.push(command.clone());
+            below(&command, found);
+        }
+    }
+    let mut found = Vec::new();
+    below(&[], &mut found);
+    assert!(found.len() > 25, "{found:?}");
+    found
 }
 
-/// Checks the help of every subcommand below `path`; how many there are.
-fn check_help(path: &[&str]) -> usize {
-    let (code, help, _) = assay(&[path, &["--help"]].concat());
-    assert_eq!(code, 0, "{path:?}");
-    let Some((_, commands)) = help.split_once("\nCommands:\n") else {
-        assert!(help.contains("Example"), "{path:?} --help has no example:\n{help}");
-        return 1;
-    };
-    let rows = commands.lines().take_while(|line| !line.is_empty());
-    let names = rows.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    names
-        .filter_map(|line| line.split_whitespace().next())
-        .map(|name| check_help(&[path, &[name]].concat()))
-        .sum()
+#[test]
+fn each_command_has_help_a_page_and_a_line_for_who_mistypes_it() {
+    let pages = tempfile::tempdir().unwrap();
+    let (code, _, told) = assay(&["man", "--out", pages.path().to_str().unwrap()]);
+    assert_eq!(code, 0, "{told}");
+    for command in commands() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let (first, last) = (&words[..words.len() - 1], words[words.len() - 1]);
+        let help = assay(&[&["help"], words.as_slice()].concat());
+        let leaf = !help.1.contains("\nCommands:\n");
+        assert!(!leaf || help.1.contains("Example"), "{words:?} --help has no example:\n{}", help.1);
+        assert_eq!(help, assay(&[words.as_slice(), &["--help"]].concat()), "{words:?}");
+        // Its page names the version, and is what `man` prints of it.
+        let page =
+            std::fs::read_to_string(pages.path().join(format!("assay-gates-{}.1", words.join("-")))).unwrap();
+        let title = page.lines().find(|line| line.starts_with(".TH")).unwrap();
+        assert!(title.contains(env!("CARGO_PKG_VERSION")), "{title}");
+        assert_eq!(assay(&[&["man"], words.as_slice()].concat()).1, page, "{words:?}");
+        // Two letters that changed places, wherever.
+        for at in 1..last.len() {
+            let mut letters: Vec<char> = last.chars().collect();
+            letters.swap(at - 1, at);
+            let word: String = letters.into_iter().collect();
+            if word == last {
+                continue;
+            }
+            let (code, _, told) = assay(&[first, &[&word]].concat());
+            assert_eq!(code, 2, "{first:?} {word}: {told}");
+            assert!(told.contains(&format!("'{last}'")), "{first:?} {word}: {told}");
+        }
+    }
+}
+
+#[test]
+fn prose_of_a_help_is_wrapped_once_at_the_width_that_there_is() {
+    for command in commands() {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let output = Command::cargo_bin("assay-gates").unwrap().args(&words).arg("--help").output().unwrap();
+        let help = String::from_utf8(output.stdout).unwrap();
+        let lines: Vec<&str> = help.lines().collect();
+        for pair in lines.windows(2) {
+            let prose = |line: &str| {
+                line.starts_with(|c: char| c.is_alphanumeric() || c == '`') && !line.ends_with(':')
+            };
+            let next = pair[1].split(' ').next().unwrap_or_default();
+            // A line of prose ends where its paragraph does, or where the next word has no room.
+            if prose(pair[0]) && prose(pair[1]) {
+                assert!(pair[0].len() + 1 + next.len() > 95, "{words:?}: {:?} {:?}", pair[0], pair[1]);
+            }
+        }
+        // An example is one line to paste.
+        let split = lines.iter().find(|line| line.starts_with("  assay-gates ") && line.ends_with(" --"));
+        assert_eq!(split, None, "{words:?}");
+    }
+}
+
+#[test]
+fn a_folder_without_gates_and_an_unknown_revision_are_named() {
+    let empty = tempfile::tempdir().unwrap();
+    let folder = empty.path().to_str().unwrap();
+    for selection in [["--gates", "all"], ["--gate", "kernel-only"]] {
+        let (code, _, told) = assay(&[&["run"], selection.as_slice(), &["--gates-dir", folder]].concat());
+        assert_ne!(code, 0);
+        assert!(told.contains(folder) && told.contains("gate init"), "{told}");
+    }
+    let (_, _, told) = assay(&["lane", "--base", "no such\u{1b}revision"]);
+    assert!(told.contains("no such\\u{1b}revision"), "{told}");
 }

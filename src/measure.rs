@@ -14,7 +14,7 @@ use crate::host::cgroup::SessionCgroup;
 use crate::host::environment::Environment;
 use crate::host::folder::{open_untrusted, put_over_untrusted};
 use crate::host::hostfile::{DEFAULT_HOST_FILE, HostFile};
-use crate::host::interrupt::Interrupt;
+use crate::host::interrupt::{Interrupt, unless_told};
 use crate::host::launch::Network;
 use crate::host::program::{Who, can_enter};
 use crate::host::rights::Rights;
@@ -66,6 +66,8 @@ pub struct Measurement {
     pub limits: Limits,
     /// The tree is killed after this long.
     pub timeout: Option<Duration>,
+    /// What the time limit was multiplied by.
+    pub slow: u32,
     /// Bytes of the ring between kernel and reader; [`RING_BYTES`](crate::capture::RING_BYTES) but on small hosts.
     pub ring_bytes: u32,
     /// SDK events are expected, and where the program writes them.
@@ -120,7 +122,11 @@ impl Measured {
     #[must_use]
     pub fn exit(&self) -> Exit {
         let outcome = &self.summary.outcome;
-        let stopped = outcome.timed_out || outcome.interrupted;
+        if outcome.interrupted {
+            // What it lacks follows from its end.
+            return Exit::Infrastructure;
+        }
+        let stopped = outcome.timed_out;
         let lost = self.stdout.failure.is_some() || self.stderr.failure.is_some();
         Exit::worst([
             self.summary.exit(),
@@ -235,9 +241,7 @@ impl<'host> Prepared<'host> {
             .map(|control| control.serve(recorder.calls(), Box::new(launching.spawner())))
             .transpose()?;
         recorder.begin()?;
-        if Interrupt::install()?.requested().is_some() {
-            return Err(Error::new(Code::Interrupted, "told to stop before the program was started"));
-        }
+        unless_told(Interrupt::install().map(drop))?;
         let limit = || format!("effects: more than {} MiB of records", wanted.limits.effects_mib);
         let ended = launching.go()?.wait_watching(&|| recorder.is_over_budget().then(limit))?;
         recorder.started(ended.programs);
@@ -405,6 +409,9 @@ fn note_environment(summary: &mut Summary, wanted: &Measurement, ended: &Ended, 
         Network::Host => "host",
     };
     let user = format!("{} (uid {}, gid {})", wanted.user.name, wanted.user.uid, wanted.user.gid);
+    if wanted.slow != 1 {
+        summary.proof.environment.insert("slow".into(), wanted.slow.to_string());
+    }
     let missing = missing_fences(wanted);
     if !missing.is_empty() {
         summary.proof.environment.insert("fences_missing".into(), missing.join(", "));

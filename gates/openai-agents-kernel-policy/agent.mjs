@@ -54,6 +54,7 @@ const server = new MCPServerStdio({
   cwd: work,
   env: { ...env },
   cacheToolsList: true,
+  clientSessionTimeoutSeconds: Number(required('ASSAY_GATES_SERVER_TIMEOUT_SECONDS')),
   toolMetaResolver: () => (scenario === 'weak_join_fallback' ? undefined : { tool_call_id: callId }),
   errorFunction: null,
 });

@@ -73,6 +73,11 @@ pub fn run(args: &Args) -> Result<Exit> {
             .at(args.host_file.display())
             .hint(format!("assay-gates clean --phase {phase} shows what would be removed")));
     }
+    if nix::unistd::geteuid().is_root() {
+        for unfinished in crate::run::unfinished::mark(&host.proof_roots)? {
+            report::diagnostic(&unfinished.to_string());
+        }
+    }
     let done = apply(&plan, &host, &places)?;
     let json = pretty_sorted(&done)?;
     if let Some(file) = &args.report {

@@ -25,6 +25,9 @@ pub(super) struct Args {
     /// Ask only for what these gates need; every gate when absent.
     #[arg(long = "gate", visible_alias = "gates", value_name = "ID", value_delimiter = ',')]
     gates: Vec<String>,
+    /// Give the trials N times their time limits, on a host that is that much slower.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::slowness(), env = "ASSAY_GATES_SLOW")]
+    slow: u32,
     /// Don't ask the network.
     #[arg(long)]
     offline: bool,
@@ -48,14 +51,16 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     use crate::gate::Catalog;
     use crate::host::doctor::{Options, examine};
     use crate::host::rights::Rights;
+    crate::host::stop::watch()?;
     let load = || Catalog::load(&args.gates_dir)?.only(&args.gates);
     let catalog = Rights::of_caller()?.act(|| args.gates_dir.is_dir().then(load).transpose())?;
-    let report = examine(Options {
+    let report = crate::host::interrupt::unless_told(Ok(examine(Options {
         user: args.user.as_deref(),
         catalog: catalog.as_ref(),
         online: !args.offline,
+        slow: args.slow,
         ..Options::default()
-    });
+    })))?;
     crate::report::data(&match args.format {
         Format::Human => view(&report),
         Format::Json => crate::files::pretty_sorted(&report)?,

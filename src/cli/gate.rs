@@ -180,6 +180,7 @@ mod imp {
                 user: init.user.as_deref(),
                 install: false,
                 hide: vec![out.path().to_owned()],
+                slow: 1,
                 ring_bytes: RING_BYTES,
             },
         )?;

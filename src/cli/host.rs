@@ -1,6 +1,7 @@
 //! `host install`, `host uninstall`: makes a machine a dedicated runner of measured gates, and takes that back.
 
 use crate::error::{Exit, Result};
+use crate::host::hostfile::Retention;
 use clap::Subcommand;
 use std::path::PathBuf;
 
@@ -53,6 +54,12 @@ struct Install {
     /// RUSTUP_HOME of a toolchain that rustup manages for everybody.
     #[arg(long, value_name = "DIR", requires = "builds_from")]
     builds_rustup_home: Option<PathBuf>,
+    /// Days that results are kept; what is older goes in the cleanup before a run.
+    #[arg(long, value_name = "DAYS", default_value_t = Retention::default().days, value_parser = clap::value_parser!(u32).range(1..))]
+    keep_days: u32,
+    /// How many results are kept at most.
+    #[arg(long, value_name = "COUNT", default_value_t = Retention::default().newest, value_parser = clap::value_parser!(u32).range(1..))]
+    keep_newest: u32,
     #[command(flatten)]
     place: Place,
 }
@@ -93,7 +100,7 @@ mod imp {
     use super::{Install, Place};
     use crate::error::{Code, Error, Exit, Result};
     use crate::host::builds;
-    use crate::host::hostfile::{Builds, DEFAULT_HOST_FILE, HostFile};
+    use crate::host::hostfile::{Builds, DEFAULT_HOST_FILE, HostFile, Retention};
     use crate::host::install::{
         Content, Done, SYSUSERS, UNIT, Wanted, install as write, plan, uninstall as remove,
     };
@@ -103,6 +110,7 @@ mod imp {
     use std::process::Command;
 
     pub(super) fn install(args: &Install) -> Result<Exit> {
+        let retention = Retention { days: args.keep_days, newest: args.keep_newest };
         let plan = plan(&Wanted {
             user: args.user.clone(),
             runner_root: args.runner_root.clone(),
@@ -112,6 +120,7 @@ mod imp {
                 path: args.builds_path.clone(),
                 rustup_home: args.builds_rustup_home.clone(),
             }),
+            retention,
             binary: own_binary(),
         })?;
         let root = &args.place.root;
@@ -138,6 +147,7 @@ mod imp {
             carry_out("systemd-tmpfiles", &["--create", "/etc/tmpfiles.d/assay-gates.conf"]);
             carry_out("systemctl", &["daemon-reload"]);
             carry_out("systemctl", &["enable", UNIT]);
+            report::diagnostic(&format!("{retention} (retention in {DEFAULT_HOST_FILE})"));
             report::diagnostic("next: sudo assay-gates doctor");
         }
         Ok(Exit::Passed)

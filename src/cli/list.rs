@@ -114,6 +114,9 @@ pub fn run(args: &Args) -> Result<Exit> {
         report::diagnostic(&format!("packages are missing for: {}", lacking.join(", ")));
         report::diagnostic("  hint: assay-gates dependencies --install");
     }
+    for unfinished in crate::run::unfinished::unfinished(std::path::Path::new(crate::run::ROOTS)) {
+        report::diagnostic(&unfinished.to_string());
+    }
     for missing in &host.missing {
         report::diagnostic(&format!("this host can't measure: {missing}"));
     }

@@ -216,6 +216,11 @@ fn built_without_capture() -> crate::error::Error {
         .hint("on Linux: cargo build --release --features capture")
 }
 
+/// `--slow`.
+fn slowness() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=100)
+}
+
 /// Sizes of the ring that the kernel takes: one page to a GiB.
 fn ring_bytes() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(4096..=1 << 30)

@@ -9,7 +9,7 @@ use crate::gate::Selection;
 use crate::gate::{Catalog, Plan};
 use crate::host::rights::Rights;
 use crate::report;
-use crate::run::ROOTS;
+use crate::run::{ROOTS, unfinished};
 use clap::{Args as ClapArgs, ValueEnum};
 #[cfg(all(feature = "capture", target_os = "linux"))]
 use measuring::measure;
@@ -66,6 +66,10 @@ pub struct Args {
     /// fails the run. Rounded up to a power of two; it stands in each run's capture_proof.json.
     #[arg(long, value_name = "BYTES", default_value_t = crate::capture::RING_BYTES, value_parser = super::ring_bytes())]
     ring_bytes: u32,
+    /// Give every program N times its time limits, on a host that is that much slower: emulated, or under load. It stands
+    /// in run.json and in each run's capture_proof.json, and changes nothing else.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::slowness(), env = "ASSAY_GATES_SLOW")]
+    slow: u32,
     /// Don't build a proof pack at the end.
     #[arg(long)]
     no_pack: bool,
@@ -103,18 +107,13 @@ fn measure(_: &Args, _: &Catalog, _: &Selection, _: &Path) -> Result<Exit> {
     Err(super::built_without_capture())
 }
 
-/// A new root, or with `--resume` the newest there is.
+/// A new root, or with `--resume` the newest that is not finished, else the newest there is.
 fn default_root(resume: bool) -> Result<PathBuf> {
     let folder = Path::new(ROOTS);
     if !resume {
         return Ok(folder.join(chrono::Utc::now().format("local-%Y%m%dT%H%M%S%3fZ").to_string()));
     }
-    let mut roots: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map(|entries| entries.filter_map(std::result::Result::ok).map(|entry| entry.path()).collect())
-        .unwrap_or_default();
-    roots.retain(|root| root.join("run.json").is_file());
-    roots.sort();
-    roots.pop().ok_or_else(|| {
+    unfinished::newest(folder).ok_or_else(|| {
         Error::new(Code::Usage, format!("there is nothing to resume below {ROOTS}"))
             .hint("name the folder with --root")
     })

@@ -54,9 +54,13 @@ pub struct Definition {
     /// The policy that decides on tool calls, for gates with a policy layer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicySource>,
-    /// Seconds after which the tree is killed and the run is incomplete.
+    /// Seconds after which the tree is killed and the run is incomplete; `--slow N` multiplies them.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: u64,
+    /// Seconds that the agent's SDK gives a tool server to start and to answer; the fixture finds them, multiplied by
+    /// `--slow`, in `ASSAY_GATES_SERVER_TIMEOUT_SECONDS`.
+    #[serde(default = "default_server_timeout", skip_serializing_if = "is_default_server_timeout")]
+    pub server_timeout_seconds: u64,
     /// What the fence around system calls lets this gate's program do; nothing that it need not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Allowance>,
@@ -72,6 +76,16 @@ pub struct Definition {
 
 fn default_timeout() -> u64 {
     60
+}
+
+/// What `@openai/agents` takes when nobody says anything else.
+pub(crate) const fn default_server_timeout() -> u64 {
+    5
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+fn is_default_server_timeout(seconds: &u64) -> bool {
+    *seconds == default_server_timeout()
 }
 
 /// Where a gate belongs.

@@ -57,6 +57,9 @@ fn check(gate: &Definition) -> Result<(), Broken> {
     if gate.timeout_seconds == 0 || gate.timeout_seconds > 3600 {
         return broken("timeout_seconds", "expected 1 to 3600");
     }
+    if gate.server_timeout_seconds == 0 || gate.server_timeout_seconds > gate.timeout_seconds {
+        return broken("server_timeout_seconds", "expected 1 to timeout_seconds");
+    }
     if let Some((field, expected)) = gate.limits.broken() {
         return broken(field, expected);
     }
@@ -134,6 +137,16 @@ mod tests {
             ("runner-kernel-only.tar.gz", "../runner-x.tar.gz", "archive"),
             ("[/bin/sh, /run/assay-gates/fixture/agent.sh]", "[]", "command"),
             ("timeout_seconds: 60", "timeout_seconds: 0", "timeout_seconds"),
+            (
+                "timeout_seconds: 60",
+                "timeout_seconds: 60\nserver_timeout_seconds: 0",
+                "server_timeout_seconds",
+            ),
+            (
+                "timeout_seconds: 60",
+                "timeout_seconds: 60\nserver_timeout_seconds: 61",
+                "server_timeout_seconds",
+            ),
             ("timeout_seconds: 60", "seed: {../x: y}", "seed"),
             ("timeout_seconds: 60", "env: {LD_PRELOAD: x}", "env"),
             ("timeout_seconds: 60", "limits: {memory_mib: 1}", "limits.memory_mib"),

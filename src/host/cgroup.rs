@@ -7,7 +7,7 @@ mod leftovers;
 mod limits;
 
 pub(super) use leftovers::owner_in_name;
-pub use leftovers::{Leftover, leftovers, reap};
+pub use leftovers::{Leftover, leftovers, reap, remove_own};
 use limits::Applied;
 
 use super::PREFIX;

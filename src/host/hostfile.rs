@@ -24,9 +24,12 @@ pub struct HostFile {
     pub dedicated: bool,
     /// The Actions runner of this machine.
     pub runner: Runner,
-    /// Folders whose entries are proof roots; emptied before a run.
+    /// Folders whose entries are proof roots.
     #[serde(default = "default_proof_roots")]
     pub proof_roots: Vec<PathBuf>,
+    /// How long results are kept there. Nothing else removes them, a restart least of all.
+    #[serde(default)]
+    pub retention: Retention,
     /// Shared folders, of which only entries that bear our prefix are removed.
     #[serde(default = "default_scratch")]
     pub scratch: Vec<PathBuf>,
@@ -39,6 +42,29 @@ pub struct HostFile {
     /// What may be built here to run as root. Without it jobs measure with the binary that is installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds: Option<Builds>,
+}
+
+/// How long the entries of proof-root folders are kept. What is older than that, or behind so many newer ones, goes in the
+/// cleanup before a run; the newest never does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days since an invocation began.
+    pub days: u32,
+    /// How many of the newest.
+    pub newest: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { days: 30, newest: 50 }
+    }
+}
+
+impl std::fmt::Display for Retention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "results are kept {} days, at most the newest {}", self.days, self.newest)
+    }
 }
 
 /// What may be built to run as root: commits that an approved branch of the repository holds.
@@ -114,6 +140,7 @@ impl HostFile {
             dedicated: true,
             runner: Runner { user: user.into(), root: root.into(), work: None },
             proof_roots: default_proof_roots(),
+            retention: Retention::default(),
             scratch: default_scratch(),
             prefix: default_prefix(),
             docker_prune: false,
@@ -173,6 +200,9 @@ impl HostFile {
             .chain(self.proof_roots.iter().map(|root| ("proof_roots", root)))
         {
             check_root(root).map_err(|why| format!("{key}: {} {why}", root.display()))?;
+        }
+        if self.retention.days == 0 || self.retention.newest == 0 {
+            return Err("retention: expected at least one day and one result, found 0".to_owned());
         }
         self.builds.iter().try_for_each(Builds::check)?;
         for folder in &self.scratch {
@@ -282,6 +312,17 @@ mod tests {
             assert!(parse(&text).is_err(), "{root} was accepted");
         }
         assert!(parse(&format!("{MINIMAL}proof_roots: [/srv/proof]\n")).is_ok());
+    }
+
+    #[test]
+    fn a_retention_is_of_both_bounds_or_the_default_and_never_of_nothing() {
+        let kept = |text: &str| parse(&format!("{MINIMAL}{text}")).map(|file| file.retention);
+        assert_eq!(kept("").unwrap(), Retention { days: 30, newest: 50 });
+        assert_eq!(kept("retention: {days: 7}\n").unwrap(), Retention { days: 7, newest: 50 });
+        assert_eq!(kept("retention: {days: 7, newest: 3}\n").unwrap(), Retention { days: 7, newest: 3 });
+        for text in ["retention: {days: 0}\n", "retention: {newest: 0}\n", "retention: {weeks: 1}\n"] {
+            assert!(kept(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! of what the runner's user may do as root: a few forms, each from its first to its last word.
 
 use super::builds::BUILDER;
-use super::hostfile::{Builds, HostFile};
+use super::hostfile::{Builds, HostFile, Retention};
 use super::user::SYSTEM_USER;
 use crate::error::{Code, Error, Result};
 use crate::files::write_atomic;
@@ -29,6 +29,8 @@ pub struct Wanted {
     pub runner_root: PathBuf,
     /// What jobs may have built to run as root; none when absent.
     pub builds: Option<Builds>,
+    /// How long results are kept.
+    pub retention: Retention,
     /// The binary to install.
     pub binary: PathBuf,
 }
@@ -62,8 +64,11 @@ pub enum Content {
 pub fn plan(wanted: &Wanted) -> Result<Vec<Item>> {
     check_user(&wanted.user)?;
     check_path(&wanted.runner_root)?;
-    let host_file =
-        HostFile { builds: wanted.builds.clone(), ..HostFile::new(&wanted.user, &wanted.runner_root) };
+    let host_file = HostFile {
+        builds: wanted.builds.clone(),
+        retention: wanted.retention,
+        ..HostFile::new(&wanted.user, &wanted.runner_root)
+    };
     let host_file = serde_yaml::to_string(&host_file)
         .map_err(|error| Error::new(Code::Internal, format!("cannot write the host file down: {error}")))?;
     let text = |path: &str, mode, text: String, why| Item {
@@ -150,7 +155,7 @@ fn unit(runner_root: &Path) -> String {
     format!(
         "\
 [Unit]
-Description=Remove what measured runs left before the machine went down; results stay
+Description=Mark what measured runs did not finish before the machine went down, and remove what else they left
 After=local-fs.target systemd-tmpfiles-setup.service
 {before}
 [Service]
@@ -174,7 +179,7 @@ Cmnd_Alias ASSAY_GATES = {BINARY} ^clean --phase (before-download|before-run|aft
     {BINARY} ^host build --commit [0-9a-f]+$, \\
     {BINARY} ^{built}doctor( --gate [a-z0-9_-]+)?$, \\
     {BINARY} ^{built}run --gate [a-z0-9_-]+ --root /var/lib/assay-gates/proof/[0-9]+-[0-9]+ --no-pack --format github$
-Defaults!ASSAY_GATES env_keep += \"ASSAY_GATES_SELECTION GITHUB_ACTIONS GITHUB_REF GITHUB_REPOSITORY GITHUB_RUN_ATTEMPT GITHUB_RUN_ID GITHUB_SERVER_URL GITHUB_SHA GITHUB_WORKFLOW GITHUB_WORKFLOW_SHA\"
+Defaults!ASSAY_GATES env_keep += \"ASSAY_GATES_SELECTION ASSAY_GATES_SLOW GITHUB_ACTIONS GITHUB_REF GITHUB_REPOSITORY GITHUB_RUN_ATTEMPT GITHUB_RUN_ID GITHUB_SERVER_URL GITHUB_SHA GITHUB_WORKFLOW GITHUB_WORKFLOW_SHA\"
 {user} ALL=(root) NOPASSWD: ASSAY_GATES
 "
     )
@@ -293,6 +298,7 @@ mod tests {
             user: "github-runner".into(),
             runner_root: "/opt/actions-runner".into(),
             builds: None,
+            retention: Retention::default(),
             binary: "/bin/true".into(),
         }
     }

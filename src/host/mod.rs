@@ -41,7 +41,11 @@ pub mod program;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod session;
 #[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod starter;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod state;
+#[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod stop;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod user;
 
@@ -54,5 +58,7 @@ pub const FIXTURE: &str = "/run/assay-gates/fixture";
 pub const WORK: &str = "/run/assay-gates/work";
 /// Our own binary, as the measured program sees it.
 pub const BINARY: &str = "/run/assay-gates/bin/assay-gates";
+/// Seconds that the agent's SDK is to give a tool server, for the measured program.
+pub const SERVER_TIMEOUT_VARIABLE: &str = "ASSAY_GATES_SERVER_TIMEOUT_SECONDS";
 /// Logs, as the measured program sees them.
 pub const LOGS: &str = "/dev/shm/assay-gates";

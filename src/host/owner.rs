@@ -22,6 +22,12 @@ impl Owner {
         Self { pid, start_time: start_time(pid).unwrap_or(0) }
     }
 
+    /// The process with that id, if there is one.
+    #[must_use]
+    pub fn of(pid: u32) -> Option<Self> {
+        Some(Self { pid, start_time: start_time(pid)? })
+    }
+
     /// True while that very process exists; a zombie doesn't count, it can't own anything any more.
     #[must_use]
     pub fn is_alive(&self) -> bool {

@@ -7,8 +7,9 @@ use std::ffi::OsString;
 use std::sync::OnceLock;
 
 /// What a command that runs as root for somebody else reads of that user's environment, and why that may be.
-pub const OF_CALLER: [(&str, &str); 29] = [
+pub const OF_CALLER: [(&str, &str); 30] = [
     ("ASSAY_GATES_SELECTION", "names of gates, looked up in the catalog; stands in run.json"),
+    ("ASSAY_GATES_SLOW", "a number of 1 to 100 that time limits are multiplied by; stands in run.json"),
     ("ASSAY_REDACTION_KEY_FILE", "a file, read with the caller's rights; decides placeholders only"),
     ("CI", "how a log is written"),
     ("CLICOLOR", "how a log is written"),

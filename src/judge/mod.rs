@@ -17,4 +17,4 @@ pub use reconcile::{EffectTotals, reconcile};
 pub use run::{
     RunAccount, acceptance_line, baseline_missing, declared_failure, determinism_line, run_verdict,
 };
-pub use verdict::{ArchiveRef, GateStatus, GateVerdict, RunVerdict};
+pub use verdict::{ArchiveRef, GateStatus, GateVerdict, INTERRUPTED, RunVerdict};

@@ -109,6 +109,9 @@ pub struct GateVerdict {
     pub elapsed_ms: u64,
 }
 
+/// How the reason of a verdict begins that says: between two runs, the driver was told to stop.
+pub const INTERRUPTED: &str = "interrupted: ";
+
 impl GateVerdict {
     /// Concludes. `wanted` is the number of runs that were asked for; `failures` are reasons outside of any run.
     #[must_use]
@@ -126,14 +129,21 @@ impl GateVerdict {
             exits.push(exit);
             reasons.push(reason);
         };
+        let stopped = runs.iter().any(|run| run.interrupted)
+            || failures.iter().any(|(_, reason)| reason.starts_with(INTERRUPTED));
+        // What was not measured because somebody ended the run is that, and no weakness of the capture.
+        let unmeasured = if stopped { Exit::Infrastructure } else { Exit::CaptureIncomplete };
         for (exit, reason) in failures {
             because(exit, reason);
         }
         for run in &runs {
             let number = run.run;
             if run.interrupted {
+                // What it lacks follows from its end, and stands with the run.
                 because(Exit::Infrastructure, format!("run {number}: interrupted"));
-            } else if run.timed_out {
+                continue;
+            }
+            if run.timed_out {
                 because(Exit::AcceptanceFailed, format!("run {number}: killed at the time limit"));
             }
             for reason in &run.incomplete_because {
@@ -147,7 +157,7 @@ impl GateVerdict {
             }
         }
         if runs.len() < wanted as usize {
-            because(Exit::CaptureIncomplete, format!("{} of {wanted} runs were measured", runs.len()));
+            because(unmeasured, format!("{} of {wanted} runs were measured", runs.len()));
         }
         match &determinism {
             Some(found) if found.agree => {}
@@ -161,9 +171,9 @@ impl GateVerdict {
                         because(Exit::RunsDisagree, drift);
                     }
                 }
-                None => because(Exit::CaptureIncomplete, "a single run can't show agreement".to_owned()),
+                None => because(unmeasured, "a single run can't show agreement".to_owned()),
             },
-            None => because(Exit::CaptureIncomplete, "the runs could not be compared".to_owned()),
+            None => because(unmeasured, "the runs could not be compared".to_owned()),
         }
         let exit = Exit::worst(exits);
         let status = GateStatus::of(exit);
@@ -184,8 +194,14 @@ impl GateVerdict {
     pub fn also(mut self, failures: Vec<(Exit, String)>) -> Self {
         let own =
             Exit::BY_PRECEDENCE.into_iter().find(|exit| exit.code() == self.exit).unwrap_or(Exit::ToolFailed);
+        let stopped = self.is_interrupted();
         let (exits, reasons): (Vec<Exit>, Vec<String>) = failures.into_iter().unzip();
-        let exit = Exit::worst(exits.into_iter().chain([own]));
+        // What could not be concluded from runs that somebody ended is no weakness of what was measured.
+        let exits = exits.into_iter().map(|exit| match exit {
+            Exit::CaptureIncomplete if stopped => Exit::Infrastructure,
+            other => other,
+        });
+        let exit = Exit::worst(exits.chain([own]));
         self.exit = exit.code();
         self.reasons.extend(reasons);
         if self.status != GateStatus::Skipped {
@@ -207,6 +223,13 @@ impl GateVerdict {
             determinism: None,
             elapsed_ms: 0,
         }
+    }
+
+    /// Somebody told the driver to stop while this gate was measured, or between two of its runs.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        self.runs.iter().any(|run| run.interrupted)
+            || self.reasons.iter().any(|reason| reason.starts_with(INTERRUPTED))
     }
 
     /// It passed and its runs agree.

@@ -8,8 +8,8 @@ use crate::files::RootPath;
 use crate::gate::Entry;
 use crate::host::WORK;
 use crate::judge::{
-    GateVerdict, RunAccount, RunArtifacts, RunVerdict, acceptance_line, baseline_missing, compare,
-    declared_failure, determinism_line, run_verdict,
+    Determinism, GateVerdict, INTERRUPTED, RunAccount, RunArtifacts, RunVerdict, acceptance_line,
+    baseline_missing, compare, declared_failure, determinism_line, run_verdict,
 };
 use crate::report::{Event, Sink};
 use std::time::Instant;
@@ -17,6 +17,8 @@ use std::time::Instant;
 /// What is asked of one gate.
 pub(super) struct Asked<'a> {
     pub entry: &'a Entry,
+    /// As [`super::Options::told_to_stop`].
+    pub told_to_stop: fn() -> Option<String>,
     /// Measured runs.
     pub runs: u32,
     /// What an earlier invocation finished in this root is kept.
@@ -34,14 +36,13 @@ pub(super) fn run(
     before: &[GateVerdict],
 ) -> Result<GateVerdict> {
     let began = Instant::now();
-    let &Asked { entry, runs: wanted, keep, next } = asked;
+    let &Asked { entry, told_to_stop, runs: wanted, keep, next } = asked;
     let gate = &entry.definition.id;
     let root = reviewer.root;
     if keep {
         // A gate that failed is finished too: measuring it again until it passes would hide why it failed.
-        let finished = |verdict: &GateVerdict| {
-            verdict.runs.len() == wanted as usize && !verdict.runs.iter().any(|run| run.interrupted)
-        };
+        let finished =
+            |verdict: &GateVerdict| verdict.runs.len() == wanted as usize && !verdict.is_interrupted();
         if let Some(done) = root.verdict(gate)?.filter(finished) {
             return Ok(done);
         }
@@ -62,6 +63,10 @@ pub(super) fn run(
     let mut runs = Vec::new();
     let mut failures = Vec::new();
     for number in 1..=wanted {
+        if let Some(why) = told_to_stop() {
+            failures.push((Exit::Infrastructure, format!("{INTERRUPTED}before run {number}: {why}")));
+            break;
+        }
         let next = if number < wanted {
             // What may be kept from an earlier invocation needs nothing made ready.
             (!keep).then(|| (entry, root.run(gate, number + 1)))
@@ -79,7 +84,11 @@ pub(super) fn run(
             }
             // What kept this run from being measured keeps the next from it too.
             Err(failure) => {
-                failures.push((failure.exit, format!("run {number}: {}", failure.text)));
+                // Whatever failed after the word to stop, failed because of it.
+                failures.push(match told_to_stop() {
+                    Some(why) => (Exit::Infrastructure, format!("{INTERRUPTED}in run {number}: {why}")),
+                    None => (failure.exit, format!("run {number}: {}", failure.text)),
+                });
                 break;
             }
         }
@@ -91,10 +100,7 @@ pub(super) fn run(
     if reviewer.baselines == BaselineUse::Against && all_accepted {
         failures.extend(baseline::against(entry, root)?);
     }
-    let artifacts: Vec<RunArtifacts> =
-        runs.iter().map_while(|run| readback::run_artifacts(&root.run(gate, run.run)).ok()).collect();
-    let determinism =
-        if artifacts.len() == runs.len() && !runs.is_empty() { Some(compare(&artifacts)?) } else { None };
+    let determinism = determinism(root, gate, &runs)?;
     let verdict = GateVerdict::conclude(gate, wanted, runs, determinism, failures, milliseconds(began));
     if all_accepted && verdict.determinism.as_ref().is_some_and(|found| found.agree) {
         log.line(&determinism_line(&entry.definition, wanted as usize))?;
@@ -104,6 +110,16 @@ pub(super) fn run(
         log.line(&format!("baseline written: {}", written.display()))?;
     }
     reviewed(entry, verdict, reviewer, before, log)
+}
+
+/// Whether the runs agree; `None` when one of them left nothing to compare. A run that somebody ended did less than the
+/// others, and that shows nothing.
+pub(super) fn determinism(root: &ProofRoot, gate: &str, runs: &[RunVerdict]) -> Result<Option<Determinism>> {
+    let whole = || runs.iter().filter(|run| !run.interrupted);
+    let artifacts: Vec<RunArtifacts> =
+        whole().map_while(|run| readback::run_artifacts(&root.run(gate, run.run)).ok()).collect();
+    let all = artifacts.len() == whole().count() && !artifacts.is_empty();
+    all.then(|| compare(&artifacts)).transpose()
 }
 
 /// Reviews the scenario, if the gate has one: what stops a finding is an outcome of the gate.

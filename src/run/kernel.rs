@@ -10,10 +10,11 @@ use crate::gate::{Definition, Entry, Presence, Selection, ServerPolicySource};
 use crate::host::calls::{Policies, ServerPolicy};
 use crate::host::doctor::{Options, Report, preflight};
 use crate::host::environment::{Environment, FIXED, GATE_PATH};
+use crate::host::interrupt::told;
 use crate::host::launch::Network;
 use crate::host::session::{Host, Place};
 use crate::host::user::MeasuredUser;
-use crate::host::{BINARY, FIXTURE, WORK};
+use crate::host::{BINARY, FIXTURE, SERVER_TIMEOUT_VARIABLE, WORK};
 use crate::measure::{LogPlace, Measurement, Prepared, prepare};
 use crate::policy::Policy;
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub struct Fit {
     inspector: Inspector,
     hide: Vec<PathBuf>,
     ring_bytes: u32,
+    slow: u32,
     /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
     programs: Option<Loaded>,
     doctor: Report,
@@ -58,6 +60,8 @@ pub struct Wanted<'a> {
     pub hide: Vec<PathBuf>,
     /// Bytes of the ring between kernel and reader.
     pub ring_bytes: u32,
+    /// What time limits are multiplied by.
+    pub slow: u32,
 }
 
 impl Fit {
@@ -78,12 +82,18 @@ impl Fit {
         let mut programs = Some(Loaded::start(wanted.ring_bytes));
         // Nothing is measured on a host that isn't fit. Packages are looked at gate by gate, where it is known which.
         let doctor = preflight(
-            Options { user: wanted.user, online: false, building: false, ..Options::default() },
+            Options {
+                user: wanted.user,
+                online: false,
+                building: false,
+                slow: wanted.slow,
+                ..Options::default()
+            },
             &host,
             &mut programs,
         )?;
-        let (hide, ring_bytes) = (wanted.hide.clone(), wanted.ring_bytes);
-        Ok(Self { host, key, user, inspector, hide, ring_bytes, programs, doctor })
+        let Wanted { hide, ring_bytes, slow, .. } = wanted.clone();
+        Ok(Self { host, key, user, inspector, hide, ring_bytes, slow, programs, doctor })
     }
 
     /// What was found of the host before the first run.
@@ -107,7 +117,7 @@ impl Fit {
     ) -> Result<Measurement> {
         let definition = &gate.definition;
         let argv = dependencies::expand(&definition.command, interpreters, Path::new(FIXTURE))?;
-        let (environment, added) = environment(definition);
+        let (environment, added) = environment(definition, self.slow);
         let log = |presence| (presence == Presence::Required).then_some(LogPlace::Sandbox);
         Ok(Measurement {
             run_id: definition.run_id.clone(),
@@ -128,7 +138,8 @@ impl Fit {
             hide: self.hide.clone(),
             allow: definition.allow.clone(),
             limits: definition.limits.clone(),
-            timeout: Some(Duration::from_secs(definition.timeout_seconds)),
+            timeout: Some(Duration::from_secs(definition.timeout_seconds) * self.slow),
+            slow: self.slow,
             ring_bytes: self.ring_bytes,
             sdk_log: log(definition.layers.sdk),
             decision_log: log(definition.layers.policy),
@@ -166,7 +177,8 @@ impl Measure for KernelMeasure<'_> {
         };
         let captured = prepared.capture(&mut self.programs)?;
         // What keeps it from being made ready now is told when its turn comes.
-        self.ahead = run.next.and_then(|(gate, out)| self.prepare(gate, out).ok());
+        let next = run.next.filter(|_| told().is_none());
+        self.ahead = next.and_then(|(gate, out)| self.prepare(gate, out).ok());
         let measured = captured.assemble(&self.fit.key)?;
         let (effects, without_archive) = match &measured.written {
             Ok(written) => (written.effects, None),
@@ -203,8 +215,14 @@ fn policies(gate: &Entry, interpreters: &BTreeMap<String, Interpreter>) -> Resul
 }
 
 /// A gate gets only what its definition lists, beside what every gate gets.
-fn environment(definition: &Definition) -> (Environment, Vec<String>) {
-    let ours = [("ASSAY_GATES_BIN", BINARY), ("ASSAY_GATES_WORK", WORK), ("ASSAY_GATES_FIXTURE", FIXTURE)];
+fn environment(definition: &Definition, slow: u32) -> (Environment, Vec<String>) {
+    let server_timeout = (definition.server_timeout_seconds * u64::from(slow)).to_string();
+    let ours = [
+        ("ASSAY_GATES_BIN", BINARY),
+        ("ASSAY_GATES_WORK", WORK),
+        ("ASSAY_GATES_FIXTURE", FIXTURE),
+        (SERVER_TIMEOUT_VARIABLE, server_timeout.as_str()),
+    ];
     let mut environment: Environment =
         FIXED.into_iter().chain([("PATH", GATE_PATH)]).chain(ours).map(pair).collect();
     environment.extend(definition.env.iter().map(|(name, value)| pair((name, value))));

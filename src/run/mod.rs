@@ -11,6 +11,7 @@ mod root;
 mod source;
 #[cfg(test)]
 mod tests;
+pub mod unfinished;
 mod words;
 
 pub use baseline::BaselineUse;
@@ -78,12 +79,16 @@ pub struct Options {
     pub resume: bool,
     /// What the whole invocation was asked for, when this is one step of it: `all`, or names joined by commas.
     pub selection: Option<String>,
+    /// What time limits are multiplied by.
+    pub slow: u32,
     /// What is done with baselines.
     pub baselines: BaselineUse,
     /// Head and state of the checkout.
     pub source: Source,
     /// RFC 3339, UTC, seconds.
     pub now: fn() -> String,
+    /// Who told this invocation to stop, in words, once somebody did.
+    pub told_to_stop: fn() -> Option<String>,
 }
 
 /// What an invocation came to.
@@ -150,10 +155,11 @@ pub fn run(
     let keep = |entry: &Entry| options.resume || selection.added.contains(&entry.definition.id);
     for (at, entry) in selection.gates.iter().enumerate() {
         let next = selection.gates.get(at + 1).filter(|next| !keep(next));
-        let entry = gate::Asked { entry, runs: options.runs, keep: keep(entry), next };
+        let told_to_stop = options.told_to_stop;
+        let entry = gate::Asked { entry, told_to_stop, runs: options.runs, keep: keep(entry), next };
         let reviewer = review::Reviewer { catalog, root, record: &record, baselines: options.baselines };
         let verdict = gate::run(&entry, &reviewer, measure, sink, &verdicts)?;
-        let stop = verdict.runs.iter().any(|run| run.interrupted);
+        let stop = verdict.is_interrupted();
         verdicts.push(verdict);
         if stop {
             break;
@@ -216,6 +222,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
             started_at: (options.now)(),
             finished_at: None,
             exit: None,
+            unfinished: None,
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
             object_sha256: object,
             build: BuildFacts::here()?,
@@ -224,6 +231,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
             gates: Vec::new(),
             added: Vec::new(),
             runs: options.runs,
+            slow: 1,
             host: HostFacts::here(),
         },
     };
@@ -246,6 +254,9 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
     };
     record.finished_at = None;
     record.exit = None;
+    record.unfinished = None;
+    // Each run's proof says its own; here the largest stands.
+    record.slow = record.slow.max(options.slow);
     root.write_record(&record)?;
     Ok(record)
 }

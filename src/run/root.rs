@@ -34,6 +34,9 @@ pub struct RunRecord {
     pub finished_at: Option<String>,
     /// Exit code; `None` while it is running or when it was killed.
     pub exit: Option<u8>,
+    /// Why it did not come to its end, once somebody found that out: the recovery at boot, a cleanup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfinished: Option<String>,
     /// Version of this tool.
     pub tool_version: String,
     /// Digest of the embedded kernel programs.
@@ -51,8 +54,20 @@ pub struct RunRecord {
     pub added: Vec<String>,
     /// Measured runs of each gate.
     pub runs: u32,
+    /// What time limits were multiplied by, at most.
+    #[serde(default = "as_it_is", skip_serializing_if = "is_as_it_is")]
+    pub slow: u32,
     /// The host.
     pub host: HostFacts,
+}
+
+const fn as_it_is() -> u32 {
+    1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
+const fn is_as_it_is(slow: &u32) -> bool {
+    *slow == 1
 }
 
 impl RunRecord {

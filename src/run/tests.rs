@@ -11,6 +11,11 @@ use std::path::PathBuf;
 
 mod mutations;
 
+thread_local! {
+    /// Who told the invocation to stop.
+    static TOLD: std::cell::RefCell<Option<String>> = const { std::cell::RefCell::new(None) };
+}
+
 /// Writes a run's evidence as the kernel would have given it, and notes each measurement.
 struct Script {
     key: RedactionKey,
@@ -32,6 +37,10 @@ enum Change {
     Incomplete,
     Interrupted,
     CannotMeasure,
+    /// Somebody tells the driver to stop when this run is over.
+    ToldAfterwards,
+    /// As [`Change::CannotMeasure`], because somebody told the driver to stop.
+    ToldAndCannotMeasure,
 }
 
 impl Script {
@@ -140,7 +149,10 @@ impl Measure for Script {
         assert_eq!(out.entries().unwrap().len(), 0, "a run starts in an empty folder");
         let change =
             self.changes.iter().find(|(g, r, _)| *g == id && *r == run).map(|(_, _, change)| *change);
-        if matches!(change, Some(Change::CannotMeasure)) {
+        if matches!(change, Some(Change::ToldAfterwards | Change::ToldAndCannotMeasure)) {
+            TOLD.with(|told| *told.borrow_mut() = Some("SIGTERM".into()));
+        }
+        if matches!(change, Some(Change::CannotMeasure | Change::ToldAndCannotMeasure)) {
             return Err(Error::new(Code::Internal, "no kernel today"));
         }
         let mut effects =
@@ -269,9 +281,11 @@ impl Bench {
             runs: 3,
             resume,
             selection: None,
+            slow: 1,
             baselines,
             source,
             now: || "2026-01-01T00:00:00Z".into(),
+            told_to_stop: || TOLD.with(|told| told.borrow().clone()),
         };
         let root = ProofRoot::open(&self.root())?;
         let mut heard = Heard::default();
@@ -335,12 +349,62 @@ fn an_interruption_ends_the_invocation_and_resume_goes_on_there() {
     let bench = bench();
     let mut script = Script::new(&[("first", 2, Change::Interrupted)]);
     let (finished, _) = bench.go("all", false, &mut script).unwrap();
-    assert_eq!((finished.exit, script.measured.len()), (Exit::CaptureIncomplete, 2));
+    assert_eq!((finished.exit, script.measured.len()), (Exit::Infrastructure, 2));
     let mut again = Script::new(&[]);
     let (finished, _) = bench.go("all", true, &mut again).unwrap();
     assert_eq!(finished.exit, Exit::Passed);
     assert_eq!(again.measured, ["first#2", "first#3", "second#1", "second#2", "second#3"]);
     assert_eq!(again.announced, vec![None; 5], "nobody knows yet what will be kept");
+}
+
+/// Whenever the word comes, what was measured is kept, the rest says why it is not there, and going on measures the rest.
+#[test]
+fn told_to_stop_at_any_moment_it_ends_with_13_and_going_on_measures_what_is_missing() {
+    let order = ["first#1", "first#2", "first#3", "second#1", "second#2", "second#3"];
+    for (at, name) in order.iter().enumerate() {
+        let changes = [Change::Interrupted, Change::ToldAfterwards, Change::ToldAndCannotMeasure];
+        // Each way at every other moment.
+        for (_, change) in changes.into_iter().enumerate().filter(|(way, _)| (way + at) % 2 == 0) {
+            let (gate, run) = name.split_once('#').unwrap();
+            let bench = bench();
+            let mut script = Script::new(&[(gate, run.parse().unwrap(), change)]);
+            let (finished, events) = bench.go("all", false, &mut script).unwrap();
+            TOLD.with(|told| *told.borrow_mut() = None);
+            assert_eq!(script.measured, order[..=at], "nothing is measured behind the word");
+            let kept = if matches!(change, Change::ToldAfterwards) { at + 1 } else { at };
+            // The last run was over: whoever measured the gates is not the one who lacks something.
+            let whole = kept == order.len();
+            let stopped = if whole { Exit::Passed } else { Exit::Infrastructure };
+            assert_eq!(finished.exit, stopped, "{name}: {:?}", finished.verdicts);
+            for verdict in finished.verdicts.iter().filter(|verdict| !verdict.passed()) {
+                assert_eq!(
+                    (verdict.exit, verdict.status.word()),
+                    (13, "incomplete"),
+                    "{:?}",
+                    verdict.reasons
+                );
+                assert!(verdict.is_interrupted(), "{:?}", verdict.reasons);
+                assert_eq!(bench.text(&format!("gates/{}/status.txt", verdict.gate)), "incomplete\n");
+            }
+            assert!(events.iter().any(|event| matches!(event, Event::SessionFinished { .. })));
+            let mut again = Script::new(&[]);
+            let (finished, _) = bench.go("all", true, &mut again).unwrap();
+            assert_eq!(
+                (finished.exit, again.measured),
+                (Exit::Passed, order[kept..].iter().map(ToString::to_string).collect()),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_failed_before_the_word_to_stop_stays_failed() {
+    let bench = bench();
+    let changes = [("first", 1, Change::ExtraWrite), ("first", 2, Change::ToldAfterwards)];
+    let (finished, _) = bench.go("all", false, &mut Script::new(&changes)).unwrap();
+    TOLD.with(|told| *told.borrow_mut() = None);
+    assert_eq!(finished.exit, Exit::RunsDisagree, "{:?}", finished.verdicts);
 }
 
 #[test]

@@ -67,15 +67,57 @@ fn keeps(phase: &str, more: &[&str]) {
 }
 
 #[test]
-fn before_run_keeps_actions_and_temp_and_takes_the_proof_roots() {
+fn before_run_keeps_actions_and_temp_and_the_newest_results() {
     keeps(
         "before-run",
         &[
             "runner/_work/_actions/actions/checkout/action.yml",
             "runner/_work/_temp/script.sh",
+            "proof/1-1/run.json",
             "state/cleanup.json",
         ],
     );
+}
+
+#[test]
+fn results_go_by_the_retention_of_the_host_file_which_says_so_and_never_by_a_restart() {
+    let host = machine();
+    host.write_file(true, "retention: {days: 10, newest: 3}\n");
+    let ago = |days: i64| (chrono::Utc::now() - chrono::TimeDelta::days(days)).to_rfc3339();
+    for (name, days, finished) in [
+        ("2-1", 40, "null"),
+        ("3-1", 11, "\"x\""),
+        ("4-1", 9, "\"x\""),
+        ("5-1", 8, "null"),
+        ("6-1", 7, "\"x\""),
+    ] {
+        let record = format!("{{\"started_at\": \"{}\", \"finished_at\": {finished}}}", ago(days));
+        host.write(&format!("proof/{name}/run.json"), &record);
+    }
+    let roots = || {
+        let mut names: Vec<String> = std::fs::read_dir(host.path("proof"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    };
+    for phase in ["after-run", "before-download"] {
+        assert!(host.clean(phase, &["--apply"]).status.success());
+        assert_eq!(roots().len(), 6, "{phase}");
+    }
+    let output = host.clean("before-run", &["--apply"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // 1-1 says no time of its own and was made just now.
+    assert_eq!(roots(), ["1-1", "5-1", "6-1"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    for line in [
+        "proof/2-1  (UNFINISHED results, older than retention: days of the host file)",
+        "proof/3-1  (results older than retention: days of the host file)",
+        "proof/4-1  (results behind retention: newest of the host file)",
+    ] {
+        assert!(said.contains(line), "{line}\n{said}");
+    }
 }
 
 #[test]

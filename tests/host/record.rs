@@ -257,7 +257,7 @@ fn an_interrupt_ends_the_run_and_keeps_what_was_seen() {
         let pid = child.id();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
         let said = said(child.wait_with_output().unwrap());
-        assert_eq!(said.code, Some(12), "{}", said.err);
+        assert_eq!(said.code, Some(13), "{}", said.err);
         assert!(said.err.contains("killed: told to stop"), "{}", said.err);
         assert_eq!(cgroups_of(pid), Vec::<PathBuf>::new());
         assert!(desk.path("out.tar.gz").exists());

@@ -274,6 +274,7 @@ pub fn measured(root: &Path, definitions: &[String]) {
         runs: 3,
         resume: false,
         selection: None,
+        slow: 1,
         baselines: BaselineUse::None,
         source: Source {
             head_sha: HEAD.to_owned(),
@@ -283,6 +284,7 @@ pub fn measured(root: &Path, definitions: &[String]) {
             workflow: None,
         },
         now: || "2026-11-21T10:00:00Z".to_owned(),
+        told_to_stop: || None,
     };
     std::fs::create_dir_all(root).unwrap();
     let root = ProofRoot::open(root).unwrap();

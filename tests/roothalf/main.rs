@@ -14,3 +14,4 @@ mod evidence;
 mod invocation;
 mod race;
 mod stage;
+mod stops;

@@ -104,6 +104,57 @@ fn a_program_that_fails_is_quoted_as_the_reason() {
     }
 }
 
+/// What is slow may take longer, and nothing else is different: the same evidence, and a reader sees that it was so.
+#[test]
+fn slow_multiplies_limits_stands_in_the_results_and_changes_no_evidence() {
+    if !support::need_root() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let gates = changed_gate(folder.path(), |agent| {
+        agent + "echo \"server: $ASSAY_GATES_SERVER_TIMEOUT_SECONDS\"\n/usr/bin/sleep 2\n"
+    });
+    let definition = gates.join("kernel-only/gate.yaml");
+    let text = std::fs::read_to_string(&definition).unwrap();
+    let text = text.replace("timeout_seconds: 60", "timeout_seconds: 1\nserver_timeout_seconds: 1");
+    std::fs::write(&definition, text).unwrap();
+    let root = |name: &str| folder.path().join(name);
+    let output = run(&root("as-it-is"), &gates, &["--runs", "1"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(told.contains("killed at the time limit"), "{told}");
+    for slow in ["60", "90"] {
+        let output = run(&root(slow), &gates, &["--runs", "2", "--slow", slow]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(read(&root(slow).join("run.json"))["slow"].to_string(), slow);
+        let run = root(slow).join("gates/kernel-only/run-1");
+        assert_eq!(read(&run.join("capture_proof.json"))["environment"]["slow"], slow);
+        let said = std::fs::read_to_string(run.join("stdout.log")).unwrap();
+        assert!(said.contains(&format!("server: {slow}\n")), "{said}");
+    }
+    let members = |name: &str| {
+        let run = root(name).join("gates/kernel-only/run-1");
+        let mut files = vec![run.join("kernel_set.json"), run.join("surface.json")];
+        files.extend(std::fs::read_dir(run.join("extract")).unwrap().map(|entry| entry.unwrap().path()));
+        files.sort();
+        let files = files.into_iter().filter(|file| file.is_file());
+        let named = |file: std::path::PathBuf| {
+            (file.file_name().unwrap().to_owned(), std::fs::read_to_string(&file).unwrap())
+        };
+        files.map(named).collect::<Vec<_>>()
+    };
+    // Of the members of an archive those differ that hold ids and times of their run, as between two runs of one --slow.
+    let differ = |a: &str, b: &str| {
+        let (a, b) = (members(a), members(b));
+        assert_eq!(a.len(), b.len());
+        let pairs = a.into_iter().zip(b).filter(|(a, b)| a != b);
+        pairs.map(|((name, _), _)| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    let differing = differ("60", "90");
+    for file in ["kernel_set.json", "surface.json", "capability-surface.json", "correlation-report.json"] {
+        assert!(!differing.contains(&file.to_owned()), "{differing:?}");
+    }
+}
+
 #[test]
 fn a_program_that_differs_between_runs_is_found_out() {
     if !support::need_root() {

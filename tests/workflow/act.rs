@@ -54,6 +54,8 @@ fn a_dispatch_of_all_gates_ends_green_with_a_pack_that_verifies() {
     assert!(Command::new("chattr").arg("+i").arg(&left).status().unwrap().success());
     std::fs::create_dir_all(stage.path("runner/_work/_actions/actions/checkout")).unwrap();
     std::fs::create_dir_all(stage.path("proof/0-1/gates/kernel-only")).unwrap();
+    std::fs::write(stage.path("proof/0-1/run.json"), r#"{"started_at": "2020-01-01T00:00:00Z"}"#).unwrap();
+    std::fs::create_dir_all(stage.path("proof/0-2")).unwrap();
 
     let ended = stage.dispatch("all");
 

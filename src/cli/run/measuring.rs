@@ -4,6 +4,7 @@ use super::{Args, Format};
 use crate::error::{Exit, Result};
 use crate::gate::{Catalog, Selection};
 use crate::host::state::cleanup_record;
+use crate::host::{interrupt, stop};
 use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
 use crate::run::{self as job, BaselineUse, Options, ProofRoot, ROOTS, Source, Wanted};
 use std::path::Path;
@@ -11,17 +12,26 @@ use std::path::Path;
 /// Measures, shows, and builds the proof pack.
 pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
     ProofRoot::allow(root)?;
+    stop::watch()?;
+    let resume = resume_line(args, root);
+    let said = resume.clone();
+    let unfinished = root.to_path_buf();
+    stop::last(move |why| {
+        told_to_stop(why, &said);
+        let _nothing_was_begun = job::unfinished::mark_ended(&unfinished, &format!("told to stop: {why}"));
+    });
     let checkout = catalog.folder();
     let source = Source::of(checkout, |name| std::env::var(name).ok().filter(|value| !value.is_empty()));
-    let mut fit = job::Fit::prepare(
+    let mut fit = interrupt::unless_told(job::Fit::prepare(
         selection,
         &Wanted {
             user: args.user.as_deref(),
             install: args.install,
             hide: vec![root.to_path_buf(), ROOTS.into()],
             ring_bytes: args.ring_bytes,
+            slow: args.slow,
         },
-    )?;
+    ))?;
     let root = ProofRoot::open(root)?;
     let folder = root.folder();
     if root.record()?.is_none() {
@@ -42,9 +52,11 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         runs: args.runs,
         resume: args.resume,
         selection: args.selection.clone(),
+        slow: args.slow,
         baselines: baselines(args),
         source,
         now,
+        told_to_stop: interrupt::told,
     };
     let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))?;
     let junit = report::junit(&finished.verdicts, Some(&finished.claims));
@@ -57,7 +69,11 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         }
     }
     report::diagnostic(&format!("results: {}", root.path().display()));
-    if !args.no_pack {
+    let mut exit = finished.exit;
+    if let Some(why) = interrupt::told() {
+        told_to_stop(&why, &resume);
+        exit = Exit::worst([exit, Exit::Infrastructure]);
+    } else if !args.no_pack {
         let zip = folder.join("pack.zip");
         let provenance = crate::pack::Provenance::from_environment(checkout);
         let built = crate::pack::build_below(folder, &folder.join("pack"), Some(&zip), &provenance)?;
@@ -67,7 +83,35 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
             built.manifest_sha256
         ));
     }
-    Ok(finished.exit)
+    // What a signal cut short now is whole already.
+    stop::forget_last();
+    Ok(exit)
+}
+
+fn told_to_stop(why: &str, resume: &str) {
+    report::diagnostic(&format!("told to stop: {why}; what was measured is kept. To go on: {resume}"));
+}
+
+/// The line to paste that goes on with this invocation.
+fn resume_line(args: &Args, root: &Path) -> String {
+    let mut words = vec!["sudo assay-gates run --gates".to_owned(), quoted(&args.gates.join(","))];
+    words.extend(["--resume --root".to_owned(), quoted(&root.display().to_string())]);
+    if args.runs != 3 {
+        words.push(format!("--runs {}", args.runs));
+    }
+    if args.slow != 1 {
+        words.push(format!("--slow {}", args.slow));
+    }
+    if args.gates_dir != Path::new("gates") {
+        words.extend(["--gates-dir".to_owned(), quoted(&args.gates_dir.display().to_string())]);
+    }
+    words.join(" ")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._,-".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 fn baselines(args: &Args) -> BaselineUse {

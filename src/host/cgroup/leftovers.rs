@@ -27,20 +27,34 @@ pub fn leftovers() -> Result<Vec<Leftover>> {
     let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
     let mut found = Vec::new();
     for (mount, version_1) in mounts::hierarchies(&mounts) {
-        search(&mount, version_1, &mut found);
+        search(&mount, version_1, &|owner| !owner.is_alive(), &mut found);
     }
     found.sort_by(|a, b| a.folder.cmp(&b.folder));
     Ok(found)
 }
 
-fn search(folder: &Path, version_1: bool, found: &mut Vec<Leftover>) {
+/// Kills and removes the cgroups of this very process's runs, whoever still holds them.
+///
+/// # Errors
+/// As [`reap`].
+pub fn remove_own() -> Result<()> {
+    let mounts = mounts::parse(&read(Path::new("/proc/self/mountinfo"))?);
+    let mut found = Vec::new();
+    let own = Owner::current();
+    for (mount, version_1) in mounts::hierarchies(&mounts) {
+        search(&mount, version_1, &|owner| *owner == own, &mut found);
+    }
+    remove(&found)
+}
+
+fn search(folder: &Path, version_1: bool, wanted: &dyn Fn(&Owner) -> bool, found: &mut Vec<Leftover>) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
         let path = entry.path();
         match owner_in_name(&entry.file_name().to_string_lossy()) {
-            Some(owner) if owner.is_alive() => {}
+            Some(owner) if !wanted(&owner) => {}
             Some(owner) => {
                 let mut processes = processes_of(&path);
                 for child in std::fs::read_dir(&path).into_iter().flatten().flatten() {
@@ -48,7 +62,7 @@ fn search(folder: &Path, version_1: bool, found: &mut Vec<Leftover>) {
                 }
                 found.push(Leftover { processes, folder: path, owner, version_1 });
             }
-            None => search(&path, version_1, found),
+            None => search(&path, version_1, wanted, found),
         }
     }
 }
@@ -65,6 +79,11 @@ pub(in crate::host) fn owner_in_name(name: &str) -> Option<Owner> {
 /// `CgroupUnusable`, naming the first that stayed.
 pub fn reap() -> Result<Vec<Leftover>> {
     let found = leftovers()?;
+    remove(&found)?;
+    Ok(found)
+}
+
+fn remove(found: &[Leftover]) -> Result<()> {
     // Version 2 first: its kill empties the version 1 group of the same run.
     for leftover in found.iter().filter(|leftover| !leftover.version_1) {
         remove_tree(&leftover.folder)?;
@@ -72,7 +91,7 @@ pub fn reap() -> Result<Vec<Leftover>> {
     for leftover in found.iter().filter(|leftover| leftover.version_1) {
         remove_v1(&leftover.folder)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -95,7 +114,7 @@ mod tests {
         std::fs::write(top.path().join("a.slice").join(&dead).join("call-1/cgroup.procs"), "77\n78\n")
             .unwrap();
         let mut found = Vec::new();
-        search(top.path(), false, &mut found);
+        search(top.path(), false, &|owner| !owner.is_alive(), &mut found);
         assert_eq!(found.len(), 1, "{found:?}");
         assert_eq!(found[0].folder, top.path().join("a.slice").join(dead));
         assert_eq!(found[0].processes, [77, 78]);

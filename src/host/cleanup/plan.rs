@@ -1,6 +1,6 @@
 //! The cleanup plan: what, why, how large, in which order. Pure: from what was found to what would be done.
 
-use crate::host::hostfile::HostFile;
+use crate::host::hostfile::{HostFile, Retention};
 use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,17 @@ pub struct Found {
     pub entries: u64,
     /// Bytes on disk.
     pub bytes: u64,
+}
+
+/// An entry of a proof-root folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundRoot {
+    /// What it is.
+    pub found: Found,
+    /// When its invocation began, seconds since 1970; when the entry was made, where it does not say.
+    pub began: i64,
+    /// Its invocation did not come to its end.
+    pub unfinished: bool,
 }
 
 /// A user and the user's own group.
@@ -73,7 +84,9 @@ pub struct Inventory {
     /// Folders of the runner that its user can't use, and whom they are for.
     pub closed: Vec<(Found, Account)>,
     /// Entries of the proof-root folders.
-    pub proof_roots: Vec<Found>,
+    pub proof_roots: Vec<FoundRoot>,
+    /// Seconds since 1970.
+    pub now: i64,
     /// Entries of shared folders that bear our prefix.
     pub scratch: Vec<Found>,
 }
@@ -228,7 +241,9 @@ impl Plan {
             steps.push(action, "the runner's user can't use its own folder", 0, 0);
         }
         if phase == Phase::BeforeRun {
-            steps.remove(&found.proof_roots, "evidence of an earlier invocation");
+            for (root, why) in outlived(&found.proof_roots, host.retention, found.now) {
+                steps.remove(std::slice::from_ref(&root.found), why);
+            }
         }
         steps.remove(&found.scratch, "a temporary file of ours");
         if host.docker_prune {
@@ -253,6 +268,28 @@ impl Plan {
     pub fn size(&self) -> (u64, u64) {
         self.steps.iter().fold((0, 0), |(entries, bytes), step| (entries + step.entries, bytes + step.bytes))
     }
+}
+
+/// The results that the host file keeps no longer, oldest first, and which of its bounds says so. Never the newest: what was
+/// just measured may still have to be uploaded.
+fn outlived(roots: &[FoundRoot], keep: Retention, now: i64) -> Vec<(&FoundRoot, &'static str)> {
+    let mut roots: Vec<&FoundRoot> = roots.iter().collect();
+    roots.sort_by(|a, b| (a.began, &a.found.below).cmp(&(b.began, &b.found.below)));
+    let _the_newest = roots.pop();
+    let count = roots.len() + 1;
+    let outlived = |(at, root): (usize, &'_ FoundRoot)| {
+        let old = now - root.began > i64::from(keep.days) * 86_400;
+        let behind = count - at > keep.newest as usize;
+        match (old, behind, root.unfinished) {
+            (true, _, false) => Some("results older than retention: days of the host file"),
+            (true, _, true) => Some("UNFINISHED results, older than retention: days of the host file"),
+            (false, true, false) => Some("results behind retention: newest of the host file"),
+            (false, true, true) => Some("UNFINISHED results, behind retention: newest of the host file"),
+            (false, false, _) => None,
+        }
+    };
+    let with_place = roots.iter().enumerate().map(|(at, root)| (*root, outlived((at, root))));
+    with_place.filter_map(|(root, why)| Some((root, why?))).collect()
 }
 
 #[derive(Default)]
@@ -312,6 +349,39 @@ mod tests {
         vec![Found { root: root.into(), below: below.into(), entries: 2, bytes: 4096 }]
     }
 
+    const DAY: i64 = 86_400;
+
+    fn root(name: &str, began: i64, unfinished: bool) -> FoundRoot {
+        FoundRoot { found: found("/var/lib/assay-gates/proof", name).remove(0), began, unfinished }
+    }
+
+    /// Whatever stands there and whatever is kept: the newest stays, an unfinished one never goes unnamed, what stays is
+    /// within both bounds, and nothing within both bounds goes.
+    #[test]
+    fn a_retention_takes_what_is_beyond_one_of_its_bounds_and_never_the_newest() {
+        use proptest::prelude::*;
+        let roots = proptest::collection::vec((0i64..60, any::<bool>()), 0..12);
+        proptest!(|(roots in roots, days in 1u32..40, newest in 1u32..8)| {
+            let now = 60 * DAY;
+            let made = |(at, (day, unfinished)): (usize, &(i64, bool))| {
+                root(&format!("{at}-1"), day * DAY + 1, *unfinished)
+            };
+            let roots: Vec<FoundRoot> = roots.iter().enumerate().map(made).collect();
+            let keep = Retention { days, newest };
+            let gone = outlived(&roots, keep, now);
+            let goes = |root: &FoundRoot| gone.iter().find(|(gone, _)| *gone == root).map(|(_, why)| *why);
+            let newer = |root: &FoundRoot| {
+                let place = |root: &FoundRoot| (root.began, root.found.below.clone());
+                roots.iter().filter(|other| place(other) > place(root)).count()
+            };
+            for root in &roots {
+                let beyond = now - root.began > i64::from(days) * DAY || newer(root) >= newest as usize;
+                prop_assert_eq!(goes(root).is_some(), beyond && newer(root) > 0);
+                prop_assert_eq!(goes(root).is_some_and(|why| why.starts_with("UNFINISHED")), goes(root).is_some() && root.unfinished);
+            }
+        });
+    }
+
     fn everything() -> Inventory {
         Inventory {
             measuring: None,
@@ -328,7 +398,8 @@ mod tests {
             actions: found("/r/_work", "_actions"),
             foreign: found("/r/_work", "_temp/x"),
             closed: vec![(found("/r/_work", "app/app").remove(0), Account { uid: 7, gid: 8 })],
-            proof_roots: found("/var/lib/assay-gates/proof", "7-1"),
+            proof_roots: vec![root("7-1", 1, false), root("8-1", 100, false)],
+            now: 200,
             scratch: found("/tmp", "assay-gates-x"),
         }
     }
@@ -355,8 +426,15 @@ mod tests {
         assert_eq!(targets(Phase::BeforeDownload, &found), expected(&["remove /r/_work/_actions", give]));
         assert_eq!(
             targets(Phase::BeforeRun, &found),
+            expected(&[give]),
+            "both results are within the default bounds"
+        );
+        let old = Inventory { now: 40 * DAY, ..everything() };
+        assert_eq!(
+            targets(Phase::BeforeRun, &old),
             expected(&[give, "remove /var/lib/assay-gates/proof/7-1"])
         );
+        assert_eq!(targets(Phase::AfterRun, &old), expected(&[give]), "a restart removes no results");
         assert_eq!(targets(Phase::AfterRun, &found), expected(&[give]));
     }
 

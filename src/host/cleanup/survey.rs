@@ -1,11 +1,13 @@
 //! What is on the machine that could be cleaned up.
 
-use super::plan::{Account, Found, FoundCgroup, Inventory, Phase};
+use super::plan::{Account, Found, FoundCgroup, FoundRoot, Inventory, Phase};
 use super::tree::{Person, Tree};
 use crate::error::{Error, Result};
+use crate::files::RootPath;
 use crate::host::cgroup::owner_in_name;
 use crate::host::hostfile::HostFile;
 use crate::host::mounts;
+use crate::host::rights::Rights;
 use crate::host::state::{self, HostLock, LockState};
 use std::ffi::OsStr;
 use std::io;
@@ -56,6 +58,7 @@ pub fn survey(phase: Phase, host: &HostFile, places: &Places) -> Result<Inventor
     let mut found = Inventory {
         measuring: measuring(&places.state),
         job_is_live: job_is_live(&host.runner.root),
+        now: chrono::Utc::now().timestamp(),
         ..Inventory::default()
     };
     let own = own_cgroups();
@@ -76,11 +79,24 @@ pub fn survey(phase: Phase, host: &HostFile, places: &Places) -> Result<Inventor
     }
     if phase == Phase::BeforeRun {
         for folder in &host.proof_roots {
-            found.proof_roots.extend(entries(folder, |_, _| true)?);
+            found.proof_roots.extend(entries(folder, |_, _| true)?.into_iter().map(dated));
         }
     }
     work_folder(&host.work(), host, &mut found)?;
     Ok(found)
+}
+
+/// When a result was begun, and whether it came to its end.
+fn dated(found: Found) -> FoundRoot {
+    let path = found.root.join(&found.below);
+    let record = RootPath::open(&path, Rights::own()).and_then(|root| root.join("run.json").read());
+    let record: Option<serde_json::Value> =
+        record.ok().flatten().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let text = |key| record.as_ref().and_then(|record| record.get(key)?.as_str());
+    let said = text("started_at").and_then(|text| chrono::DateTime::parse_from_rfc3339(text).ok());
+    let made = || std::os::unix::fs::MetadataExt::mtime(&path.symlink_metadata().ok()?).into();
+    let began = said.map(|time| time.timestamp()).or_else(made).unwrap_or_default();
+    FoundRoot { unfinished: record.is_some() && text("finished_at").is_none(), found, began }
 }
 
 /// The work folder: `_`-names are the runner's own, the others hold one workspace each.

@@ -111,6 +111,8 @@ pub struct Options<'a> {
     pub host_file: &'a Path,
     /// Ask the network too.
     pub online: bool,
+    /// What the trials' time limits are multiplied by.
+    pub slow: u32,
     /// Try for real too: takes the host, a second or so, and root.
     pub trials: bool,
     /// Ask what only matters for building, and takes as long as everything else.
@@ -124,6 +126,7 @@ impl Default for Options<'_> {
             catalog: None,
             host_file: Path::new(DEFAULT_HOST_FILE),
             online: true,
+            slow: 1,
             trials: true,
             building: true,
         }

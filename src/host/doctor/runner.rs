@@ -15,7 +15,7 @@ pub(super) fn host_file(context: &Context<'_>) -> Check {
             "on a dedicated runner: sudo assay-gates host install --user github-runner",
         ),
         Some(Err(error)) => Check::error(error),
-        Some(Ok(file)) if file.dedicated => Check::pass(format!("{path}, dedicated")),
+        Some(Ok(file)) if file.dedicated => Check::pass(format!("{path}, dedicated; {}", file.retention)),
         Some(Ok(_)) => Check::warn(
             format!("{path} does not say that this host is dedicated, so nothing is cleaned up"),
             "dedicated: true, once nothing else uses the host",

@@ -16,6 +16,9 @@ use crate::measure::{Measurement, measure};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// What one `true` may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
 pub(super) fn user(context: &Context<'_>) -> Check {
     match &context.user {
         Ok(user) => Check::pass(format!("{} (uid {}, gid {})", user.name, user.uid, user.gid)),
@@ -27,7 +30,7 @@ pub(super) fn user(context: &Context<'_>) -> Check {
 /// programs, so that it can be told apart what doesn't work.
 pub(super) fn sandbox(context: &Context<'_>) -> Check {
     with_host(context, |host, user| {
-        let (ended, limits) = run(host, user)?;
+        let (ended, limits) = run(host, user, context.options.slow)?;
         if !ended.outcome.success() {
             let why = format!("`true` ended with {:?} in the sandbox", ended.outcome.exit_code);
             return Err(Error::new(Code::SandboxFailed, why));
@@ -44,6 +47,7 @@ pub(super) fn measurement(context: &Context<'_>) -> Check {
             tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
         let mut programs = context.programs.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut wanted = of_true(user, &RootPath::open(folder.path(), Rights::own())?);
+        wanted.timeout = Some(LIMIT * context.options.slow);
         wanted.ring_bytes = programs.as_ref().map_or(RING_BYTES, Loaded::ring_bytes);
         let measured = measure(host, wanted, &RedactionKey::ephemeral()?, &mut programs)?;
         let written = measured.written?;
@@ -72,7 +76,8 @@ fn of_true(user: &MeasuredUser, folder: &RootPath) -> Measurement {
         hide: Vec::new(),
         allow: Vec::new(),
         limits: Limits::default(),
-        timeout: Some(Duration::from_secs(10)),
+        timeout: Some(LIMIT),
+        slow: 1,
         ring_bytes: RING_BYTES,
         sdk_log: None,
         decision_log: None,
@@ -98,7 +103,7 @@ fn with_host(context: &Context<'_>, trial: impl Fn(&Host, &MeasuredUser) -> Resu
     }
 }
 
-fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
+fn run(host: &Host, user: &MeasuredUser, slow: u32) -> Result<(Ended, Vec<String>)> {
     let folder =
         tempfile::tempdir().map_err(|error| Error::io("cannot make", &std::env::temp_dir(), error))?;
     let held = RootPath::open(folder.path(), Rights::own())?;
@@ -110,7 +115,7 @@ fn run(host: &Host, user: &MeasuredUser) -> Result<(Ended, Vec<String>)> {
         place: Place::Gate { fixture: folder.path().to_owned(), seed: BTreeMap::new() },
         control: None,
         hide: Vec::new(),
-        timeout: Some(Duration::from_secs(10)),
+        timeout: Some(LIMIT * slow),
         allow: Vec::new(),
         limits: Limits::default(),
         launcher: own_binary(),

@@ -14,8 +14,8 @@ use crate::host::WORK;
 use crate::judge::diff::Baseline;
 use crate::judge::scenario::{self, Input, Measured, Review, RunFiles};
 use crate::judge::{
-    ArchiveRef, GateStatus as Word, GateVerdict, RunAccount, RunVerdict, acceptance_line, baseline_missing,
-    compare, declared_failure, determinism_line, run_verdict,
+    ArchiveRef, GateStatus as Word, GateVerdict, INTERRUPTED, RunAccount, RunVerdict, acceptance_line,
+    baseline_missing, compare, declared_failure, determinism_line, run_verdict,
 };
 use crate::pack::manifest::{GateRow, GateStatus};
 use crate::run::RunRecord;
@@ -116,6 +116,9 @@ impl Check<'_> {
             }
             match serde_json::from_value::<RunRecord>(plain.clone()) {
                 Ok(record) if serde_json::to_value(&record).is_ok_and(|again| again == plain) => {
+                    if let Some(why) = record.unfinished.as_ref().filter(|_| record.finished_at.is_none()) {
+                        self.limits.push(format!("the invocation is unfinished: {why}"));
+                    }
                     records.push(record);
                 }
                 Ok(_) => {
@@ -325,16 +328,18 @@ impl Check<'_> {
             Some(reason) => GateVerdict::skipped(&definition.id, Exit::CaptureIncomplete, reason),
             None => {
                 let mut failures = Vec::new();
+                // The word to stop between two runs is the driver's alone; it never helps a gate to pass.
+                let told = stated.reasons.iter().filter(|reason| reason.starts_with(INTERRUPTED));
+                failures.extend(told.map(|reason| (Exit::Infrastructure, reason.clone())));
                 if let Some(declared) = declared_failure(definition, &runs) {
                     failures.push((Exit::AcceptanceFailed, declared));
                 }
                 let accepted = runs.len() == wanted as usize && runs.iter().all(|run| run.passed);
                 failures.extend(self.baseline(ground, accepted, gone));
-                let artifacts: Vec<_> = runs
-                    .iter()
-                    .filter_map(|run| ground.run(run.run).map(|own| own.artifacts.clone()))
-                    .collect();
-                let whole = artifacts.len() == runs.len() && !runs.is_empty();
+                let whole = || runs.iter().filter(|run| !run.interrupted);
+                let artifacts: Vec<_> =
+                    whole().filter_map(|run| ground.run(run.run).map(|own| own.artifacts.clone())).collect();
+                let whole = artifacts.len() == whole().count() && !artifacts.is_empty();
                 let determinism = if whole { compare(&artifacts).ok() } else { None };
                 GateVerdict::conclude(&definition.id, wanted, runs, determinism, failures, stated.elapsed_ms)
             }

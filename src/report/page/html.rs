@@ -75,7 +75,9 @@ fn invocation(out: &mut String, document: &Document) {
             &format!("<p>{} · the invocation's record is unknown</p>", escape(&document.source)),
         );
     };
-    let finished = record.finished_at.as_deref().unwrap_or("not finished");
+    let unfinished =
+        || record.unfinished.as_ref().map_or("not finished".to_owned(), |why| format!("not finished: {why}"));
+    let finished = record.finished_at.clone().unwrap_or_else(unfinished);
     let object = record.object_sha256.as_deref().unwrap_or("unknown");
     out.push_str("<dl>\n");
     for (name, value) in [
@@ -85,7 +87,7 @@ fn invocation(out: &mut String, document: &Document) {
         ("kernel", &record.host.kernel),
         ("kernel programs", object),
         ("started", &record.started_at),
-        ("finished", finished),
+        ("finished", &finished),
     ] {
         line(out, &format!("<div><dt>{name}</dt><dd>{}</dd></div>", escape(value)));
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 
 /// The status of a gate whose measuring was ended by whoever started it.
 const INTERRUPTED: &str = "interrupted";
+use crate::judge::INTERRUPTED as INTERRUPTED_BETWEEN;
 /// An archive is at most this large.
 const LARGEST_ARCHIVE: u64 = 100 << 20;
 
@@ -119,14 +120,18 @@ fn one_gate(
     let mut found = Vec::new();
     let verdict = read_json(tree, &verdict_file, &place(&verdict_file, None), case);
     let interrupted = verdict.as_ref().map(interrupted_runs).unwrap_or_default();
+    let between = verdict.as_ref().and_then(interrupted_between);
     let passed = verdict.as_ref().map(|verdict| runs_with(verdict, "passed")).unwrap_or_default();
     if let Some(verdict) = &verdict {
         let place = place(&verdict_file, None);
-        flatten("verdict.json", &without_runs(verdict, &interrupted), &place, &mut found);
+        flatten("verdict.json", &without_runs(verdict, &interrupted, between.is_some()), &place, &mut found);
         case.facts.append(&mut found);
         for run in &interrupted {
             let place = Place { run: Some(*run), ..place.clone() };
             case.push(Fact::new(FactKind::Gate, "interrupted", format!("run {run}"), place));
+        }
+        if let Some(why) = &between {
+            case.push(Fact::new(FactKind::Gate, "interrupted", why.clone(), place.clone()));
         }
     }
     let mut archives = 0;
@@ -180,7 +185,7 @@ fn one_gate(
         index += 1;
         index <= before || !of_interrupted(fact)
     });
-    if !interrupted.is_empty() {
+    if !interrupted.is_empty() || between.is_some() {
         return INTERRUPTED.to_owned();
     }
     let explained = verdict
@@ -265,10 +270,16 @@ fn interrupted_runs(verdict: &Value) -> BTreeSet<u32> {
     runs_with(verdict, "interrupted")
 }
 
+/// Why a gate was ended between two of its runs, if it was.
+fn interrupted_between(verdict: &Value) -> Option<String> {
+    let reasons = verdict.get("reasons").and_then(Value::as_array)?;
+    reasons.iter().find_map(|reason| reason.as_str()?.strip_prefix(INTERRUPTED_BETWEEN)).map(str::to_owned)
+}
+
 /// A verdict without those runs, and without the reasons that follow from their end.
-fn without_runs(verdict: &Value, runs: &BTreeSet<u32>) -> Value {
+fn without_runs(verdict: &Value, runs: &BTreeSet<u32>, between: bool) -> Value {
     let mut verdict = verdict.clone();
-    if runs.is_empty() {
+    if runs.is_empty() && !between {
         return verdict;
     }
     if let Some(all) = verdict.get_mut("runs").and_then(Value::as_array_mut) {
@@ -277,7 +288,8 @@ fn without_runs(verdict: &Value, runs: &BTreeSet<u32>) -> Value {
     }
     if let Some(reasons) = verdict.get_mut("reasons").and_then(Value::as_array_mut) {
         let follows = |reason: &str| {
-            runs.iter().any(|run| reason.starts_with(&format!("run {run}: ")))
+            reason.starts_with(INTERRUPTED_BETWEEN)
+                || runs.iter().any(|run| reason.starts_with(&format!("run {run}: ")))
                 || reason.ends_with("runs were measured")
                 || reason == "a single run can't show agreement"
                 || reason == "the runs could not be compared"

@@ -59,6 +59,7 @@ impl Trial {
             allow: Vec::new(),
             limits: Limits::default(),
             timeout: Some(Duration::from_secs(60)),
+            slow: 1,
             ring_bytes: assay_gates::capture::RING_BYTES,
             sdk_log: None,
             decision_log: None,

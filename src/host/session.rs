@@ -82,14 +82,23 @@ impl Host {
     /// # Errors
     /// `NotRoot`; `HostBusy`.
     pub fn visit(state: &Path, what: &str) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::new(
-                Code::NotRoot,
-                format!("expected to run as root, found uid {}", nix::unistd::geteuid()),
-            )
-            .hint("sudo assay-gates …: loading kernel programs and making cgroups needs root"));
-        }
+        Self::need_root()?;
         Ok(Self { lock: HostLock::take(state, what)?, state: state.to_owned(), reaped: Vec::new() })
+    }
+
+    /// What comes first, before anything is asked for or installed that root alone could use.
+    ///
+    /// # Errors
+    /// `NotRoot`.
+    pub fn need_root() -> Result<()> {
+        if nix::unistd::geteuid().is_root() {
+            return Ok(());
+        }
+        Err(Error::new(
+            Code::NotRoot,
+            format!("expected to run as root, found uid {}", nix::unistd::geteuid()),
+        )
+        .hint("sudo assay-gates …: loading kernel programs and making cgroups needs root"))
     }
 
     /// The state folder that holds the lock.

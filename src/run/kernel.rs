@@ -71,6 +71,7 @@ impl Fit {
     /// # Errors
     /// `NotRoot`, `HostBusy`; what the key, the user or an installation fails with.
     pub fn prepare(selection: &Selection, wanted: &Wanted) -> Result<Self> {
+        Host::need_root()?;
         let key = RedactionKey::of_caller()?;
         let user = MeasuredUser::alone(wanted.user)?;
         let inspector = Inspector::new(Some((user.uid, user.gid)));

@@ -354,12 +354,25 @@ fn without_root_nothing_is_measured_and_the_exit_is_40() {
     let folder = desk.path("nobodys");
     std::fs::create_dir(&folder).unwrap();
     std::os::unix::fs::chown(&folder, Some(65534), Some(65534)).unwrap();
-    let mut command = Command::new(copy);
-    command.args(["record", "--", "true"]).uid(65534).gid(65534).current_dir(&folder).env("HOME", &folder);
-    command.env("ASSAY_GATES_STATE_DIR", folder.join("state"));
-    let said = run(command);
-    assert_eq!(said.code, Some(40), "{}", said.err);
-    assert!(said.err.contains("error[AG202]: expected to run as root, found uid 65534"), "{}", said.err);
+    let gates = folder.join("gates/one");
+    std::fs::create_dir_all(&gates).unwrap();
+    let definition = std::fs::read_to_string("gates/kernel-only/gate.yaml").unwrap();
+    std::fs::write(gates.join("gate.yaml"), definition.replace("id: kernel-only", "id: one")).unwrap();
+    std::fs::copy("gates/kernel-only/agent.sh", gates.join("agent.sh")).unwrap();
+    // With a home to keep a key in and without: that root is missing comes before what only root could use.
+    for (home, words) in [
+        (folder.as_path(), &["record", "--", "true"][..]),
+        (&folder, &["run", "--gate", "one"]),
+        (Path::new("/proc"), &["run", "--gate", "one"]),
+    ] {
+        let mut command = Command::new(&copy);
+        command.args(words).uid(65534).gid(65534).current_dir(&folder).env("HOME", home);
+        command.env("ASSAY_GATES_STATE_DIR", folder.join("state"));
+        let said = run(command);
+        assert_eq!(said.code, Some(40), "{}", said.err);
+        let expected = "error[AG202]: expected to run as root, found uid 65534";
+        assert!(said.err.contains(expected), "{words:?}: {}", said.err);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod claiming;
 mod fixture;
 mod forging;
 mod merging;
+mod mutating;
 #[path = "../evidence/fixtures.rs"]
 #[expect(dead_code, reason = "shared with the tests of evidence")]
 mod run;

@@ -30,14 +30,22 @@ mod ebpf {
         let clang = find_clang()?;
         let object = out.join("capture.bpf.o");
 
+        let architecture =
+            env::var("CARGO_CFG_TARGET_ARCH").map_err(|_| "CARGO_CFG_TARGET_ARCH is not set")?;
+        // An unknown one is refused by ebpf/kernel.h.
+        let define = match architecture.as_str() {
+            "x86_64" => "-D__TARGET_ARCH_x86",
+            "aarch64" => "-D__TARGET_ARCH_arm64",
+            _ => "-D__TARGET_ARCH_unknown",
+        };
         let mut flags: Vec<String> =
-            ["-g", "-O2", "-target", "bpf", "-mcpu=v3", "-D__TARGET_ARCH_x86"].map(String::from).to_vec();
+            ["-g", "-O2", "-target", "bpf", "-mcpu=v3", define].map(String::from).to_vec();
         flags.extend(
             ["-Wall", "-Wextra", "-Werror", "-Wno-unused-function", "-Wno-unused-parameter"]
                 .map(String::from),
         );
         // Where Debian keeps <asm/types.h>: clang's bpf target does not look there by itself.
-        if let Some(include) = multiarch_include() {
+        if let Some(include) = multiarch_include(&architecture) {
             flags.push(format!("-I{include}"));
         }
         // The object's digest must not depend on where the checkout stands.
@@ -108,10 +116,11 @@ mod ebpf {
         String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
     }
 
-    fn multiarch_include() -> Option<String> {
-        let architecture = env::var("CARGO_CFG_TARGET_ARCH").ok()?;
-        let include = format!("/usr/include/{architecture}-linux-gnu");
-        Path::new(&include).is_dir().then_some(include)
+    /// The second one is that of a cross compiler.
+    fn multiarch_include(architecture: &str) -> Option<String> {
+        [format!("/usr/include/{architecture}-linux-gnu"), format!("/usr/{architecture}-linux-gnu/include")]
+            .into_iter()
+            .find(|include| Path::new(include).join("asm/types.h").is_file())
     }
 
     /// Drops debug sections (BTF stays) when llvm-strip is there; the object works without as well.

@@ -5,9 +5,8 @@
 
 #include "path.h"
 #include "syscalls.h"
+#include "registers.h"
 
-#define TS_COMPAT 2
-#define X32_BIT 0x40000000
 #define FAULT (-14)
 #define AF_INET 2
 #define AF_INET6 10
@@ -50,7 +49,7 @@ static __always_inline int do_enter(u64 *arguments, u32 program)
     }
     state->flags |= TASK_IN_SYSCALL;
     state->nr = nr;
-    u32 foreign = task->thread_info.status & TS_COMPAT ? MARK_IA32 : nr & X32_BIT && nr > 0 ? MARK_X32 : 0;
+    u32 foreign = foreign_abi(task, regs, nr);
     if (foreign) {
         struct out *out = begin(counters_, program, state, RECORD_FOREIGN, HOOK_ANOMALY);
         if (out) {
@@ -67,12 +66,7 @@ static __always_inline int do_enter(u64 *arguments, u32 program)
     u8 class = descriptor->class;
     if (class == CLASS_NONE)
         return 0;
-    state->args[0] = regs->di;
-    state->args[1] = regs->si;
-    state->args[2] = regs->dx;
-    state->args[3] = regs->r10;
-    state->args[4] = regs->r8;
-    state->args[5] = regs->r9;
+    read_arguments(state->args, regs);
     state->prefix_length[0] = state->prefix_length[1] = 0;
     if (class == CLASS_OPEN || class == CLASS_PATH) {
         if (descriptor->path >= 0)
@@ -157,7 +151,7 @@ static __noinline int path_record(struct counters *counters_, u32 program, struc
     record->c = argument(state, descriptor->c);
     u8 class = descriptor->class;
     if (class == CLASS_OPEN) {
-        if (state->nr == NR_OPENAT2) {
+        if (state->nr == NR_openat2) {
             struct open_how how = {};
             if (bpf_probe_read_user(&how, sizeof(how), (void *)state->args[2]))
                 record->marks |= MARK_READ_FAULT;
@@ -237,7 +231,7 @@ static __noinline int address_record(struct counters *counters_, u32 program, st
         return 0;
     out->record.nr = state->nr;
     out->record.ret = ret;
-    out->record.a = state->nr == NR_SENDTO ? state->args[3] : 0;
+    out->record.a = state->nr == NR_sendto ? state->args[3] : 0;
     if (fault) {
         out->record.marks |= MARK_READ_FAULT;
         if (ret != FAULT)
@@ -316,12 +310,11 @@ static __always_inline int do_exit(u64 *arguments, u32 program)
             return 0;
         struct out *out = begin(counters_, program, state, RECORD_EXIT_ONLY, HOOK_ANOMALY);
         if (out) {
-            out->record.nr = regs->orig_ax;
+            out->record.nr = number_at_exit(regs);
             out->record.ret = ret;
-            // Nobody has changed them since the call.
-            out->record.a = regs->di;
-            out->record.b = regs->si;
-            out->record.c = regs->dx;
+            out->record.a = first_at_exit(regs);
+            out->record.b = second_argument(regs);
+            out->record.c = third_argument(regs);
             commit(counters_, out);
         }
         return 0;
@@ -338,7 +331,7 @@ static __always_inline int do_exit(u64 *arguments, u32 program)
     case CLASS_PATH:
     case CLASS_FD:
         // A successful exec has its record already: its strings are gone with the old image.
-        if ((nr == NR_EXECVE || nr == NR_EXECVEAT) && ret == 0)
+        if ((nr == NR_execve || nr == NR_execveat) && ret == 0)
             break;
         path_record(counters_, program, state, descriptor, ret);
         break;

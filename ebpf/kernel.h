@@ -20,6 +20,7 @@ typedef __s64 s64;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+#if defined(__TARGET_ARCH_x86)
 struct pt_regs {
     unsigned long orig_ax, di, si, dx, r10, r8, r9;
 };
@@ -27,6 +28,20 @@ struct pt_regs {
 struct thread_info {
     u32 status;
 };
+#elif defined(__TARGET_ARCH_arm64)
+struct pt_regs {
+    u64 regs[31];
+    u64 pstate;
+    u64 orig_x0;
+    s32 syscallno;
+};
+
+struct thread_info {
+    u64 flags;
+};
+#else
+#error "x86_64 and aarch64 are known; give -D__TARGET_ARCH_x86 or -D__TARGET_ARCH_arm64"
+#endif
 
 struct kernfs_node {
     u64 id;

@@ -15,7 +15,7 @@ enum record_kind {
     RECORD_URING_COMPLETE = 8, // its result
     RECORD_EXIT_ONLY = 9,      // a syscall ended that never began (seccomp, ptrace)
     RECORD_ENTER_TWICE = 10,   // a syscall began inside another: something was missed
-    RECORD_FOREIGN = 11,       // a syscall of the ia32 or x32 ABI began
+    RECORD_FOREIGN = 11,       // a syscall of the ia32, x32 or 32-bit arm ABI began
 };
 
 // Who counts a record as emitted or dropped. The first five are those that observation health names.
@@ -52,6 +52,7 @@ enum mark {
     MARK_NO_STORAGE = 1 << 9,    // no task storage: serial and seq are 0
     MARK_SCRIPT = 1 << 10,       // the file named is a script; the image is its interpreter
     MARK_NO_PEER = 1 << 11,
+    MARK_AARCH32 = 1 << 12,
 };
 
 enum segment_kind {

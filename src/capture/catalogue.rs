@@ -72,6 +72,14 @@ pub struct Syscall {
     pub treatment: Treatment,
 }
 
+impl Syscall {
+    /// Number on the architecture that this is built for; none where that does not have it.
+    #[must_use]
+    pub fn number(&self) -> Option<i32> {
+        if cfg!(target_arch = "x86_64") { self.x86_64 } else { self.generic }
+    }
+}
+
 /// One operation of an `io_uring`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct RingOperation {
@@ -157,7 +165,7 @@ static INDEXED: LazyLock<Indexed> = LazyLock::new(|| {
         families: Vec::new(),
     });
     let numbered = catalogue.syscalls.iter().enumerate();
-    let by_number = numbered.filter_map(|(at, row)| Some((row.x86_64?, at))).collect();
+    let by_number = numbered.filter_map(|(at, row)| Some((row.number()?, at))).collect();
     Indexed { catalogue, by_number }
 });
 
@@ -196,6 +204,12 @@ impl Catalogue {
                 return wrong(format!("{kind} {name} stands twice, or its number does"));
             }
         }
+        for row in &catalogue.syscalls {
+            if row.generic.is_some_and(|number| !seen.insert(("syscall", format!("generic number {number}"))))
+            {
+                return wrong(format!("syscall {} stands twice, or its number does", row.name));
+            }
+        }
         Ok(catalogue)
     }
 
@@ -225,13 +239,13 @@ impl Catalogue {
         syscalls.chain(rings).chain(groups).chain(commands).chain(families)
     }
 
-    /// Every syscall, by its number on x86_64.
+    /// Every syscall, those of x86_64 by their number there.
     #[must_use]
     pub fn syscalls(&self) -> &[Syscall] {
         &self.syscalls
     }
 
-    /// Whether a function of the kernel (`__x64_sys_` and this name) carries out a syscall that the catalogue names.
+    /// Whether a function of the kernel (`__x64_sys_` or `__arm64_sys_`, and this name) carries out a syscall that the catalogue names.
     #[must_use]
     pub fn knows(&self, function: &str) -> bool {
         let name = self.kernel_names.get(function).map_or(function, String::as_str);
@@ -297,7 +311,7 @@ impl Catalogue {
     }
 }
 
-/// The syscall of that number on x86_64.
+/// The syscall of that number on the architecture that this is built for.
 #[must_use]
 pub fn syscall(nr: i32) -> Option<&'static Syscall> {
     INDEXED.by_number.get(&nr).and_then(|at| INDEXED.catalogue.syscalls.get(*at))
@@ -319,10 +333,10 @@ pub fn uring(opcode: i32) -> (String, bool) {
     }
 }
 
-/// Calls that the sandbox's fence can refuse, in order of their numbers on x86_64. They end without having begun.
+/// Calls that the sandbox's fence can refuse, in order of their numbers. They end without having begun.
 pub static FENCED: LazyLock<Vec<(i32, &'static str)>> = LazyLock::new(|| {
-    let rows = INDEXED.catalogue.syscalls.iter().filter(|row| row.treatment.fenced);
-    rows.filter_map(|row| Some((row.x86_64?, row.name.as_str()))).collect()
+    let rows = INDEXED.by_number.iter().map(|(nr, at)| (*nr, &INDEXED.catalogue.syscalls[*at]));
+    rows.filter(|(_, row)| row.treatment.fenced).map(|(nr, row)| (nr, row.name.as_str())).collect()
 });
 
 /// The fence answers this one as a kernel without it does, and libc calls `clone` instead: no effect.
@@ -341,8 +355,12 @@ mod tests {
     #[test]
     fn the_catalogue_of_this_build_is_whole() {
         Catalogue::parse(TEXT, "catalogue.yaml").unwrap();
-        assert_eq!(syscall(316).unwrap().name, "renameat2");
-        assert_eq!((syscall_name(39).as_str(), syscall_name(9999).as_str()), ("getpid", "syscall_9999"));
+        for row in embedded().syscalls() {
+            let native = if cfg!(target_arch = "x86_64") { row.x86_64 } else { row.generic };
+            assert_eq!(row.number(), native);
+            assert!(native.is_none_or(|nr| syscall_name(nr) == row.name), "{}", row.name);
+        }
+        assert_eq!((syscall_name(9999), syscall(9999).is_none()), ("syscall_9999".into(), true));
         assert_eq!(uring(18), ("OPENAT".into(), true));
         assert!(!uring(46).1 && !uring(64).1);
         assert_eq!(uring(200), ("opcode_200".into(), false));
@@ -356,10 +374,11 @@ mod tests {
             ("{name: x, operation: open, without_effect: r}", "either an operation"),
             ("{name: x, without_effect: elsewhere}", "either an operation"),
             ("{name: y, x86_64: 7, operation: open}", "stands twice"),
+            ("{name: z, generic: 8, operation: open}", "stands twice"),
         ] {
             let text = format!(
                 "schema: assay.gates.catalogue.v0\nversion: 1\nkernel: '1'\nreasons: [{{name: r, why: w}}]\nblind_spots: []\n\
-                 kernel_names: {{}}\nforeign: []\nsyscalls: [{entry}, {{name: y, operation: open, x86_64: 7}}]\nio_uring: []\nioctls: []\nfamilies: []\n"
+                 kernel_names: {{}}\nforeign: []\nsyscalls: [{entry}, {{name: y, operation: open, x86_64: 7, generic: 8}}]\nio_uring: []\nioctls: []\nfamilies: []\n"
             );
             let error = Catalogue::parse(&text, "c").unwrap_err();
             assert!(error.message().contains(what), "{entry}: {error}");
@@ -382,22 +401,26 @@ mod tests {
     fn the_kernel_programs_record_exactly_what_the_catalogue_says_the_exit_of_a_syscall_shows() {
         let table = include_str!("../../ebpf/syscalls.h");
         let body = &table[table.find("descriptors[SYSCALLS] = {").unwrap()..];
-        let mut found: Vec<(i32, String)> = body
-            .lines()
-            .skip(1)
-            .take_while(|line| *line != "};")
-            .map(|line| {
-                let (nr, rest) = line.trim_start().strip_prefix('[').unwrap().split_once(']').unwrap();
-                (nr.parse().unwrap(), rest.rsplit_once("// ").unwrap().1.to_owned())
-            })
-            .collect();
-        found.sort();
-        let recorded: Vec<(i32, String)> = embedded()
+        let mut legacy = false;
+        let mut found: Vec<(&str, bool)> = Vec::new();
+        for line in body.lines().skip(1).take_while(|line| *line != "};") {
+            match line.split_whitespace().next() {
+                Some("#ifdef") => legacy = line == "#ifdef __TARGET_ARCH_x86",
+                Some("#endif") => legacy = false,
+                _ => {
+                    let (name, _) = line.trim_start().strip_prefix("[NR_").unwrap().split_once(']').unwrap();
+                    found.push((name, legacy));
+                }
+            }
+        }
+        found.sort_unstable();
+        let mut recorded: Vec<(&str, bool)> = embedded()
             .syscalls()
             .iter()
             .filter(|row| row.treatment.operation.is_some() && row.treatment.hook.is_none())
-            .map(|row| (row.x86_64.unwrap(), row.name.clone()))
+            .map(|row| (row.name.as_str(), row.generic.is_none()))
             .collect();
-        assert_eq!(found, recorded);
+        recorded.sort_unstable();
+        assert_eq!(found, recorded, "name, and whether only x86_64 has it");
     }
 }

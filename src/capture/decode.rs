@@ -14,8 +14,6 @@ const ENOSYS: i64 = -38;
 const EAFNOSUPPORT: i64 = -97;
 /// Mark of a call that the sandbox's fence refused.
 pub const REFUSED: &str = "refused";
-const NR_CREAT: i32 = 85;
-const NR_UNLINKAT: i32 = 263;
 
 /// Turns records into effects. Give it every record in order; effects come out of [`Decoder::next`].
 #[derive(Debug, Default)]
@@ -203,6 +201,7 @@ impl Decoder {
             (mark::OUTSIDE, "outside_session"),
             (mark::IA32, "ia32"),
             (mark::X32, "x32"),
+            (mark::AARCH32, "aarch32"),
             // What the kernel could not read either is no doubt of ours.
             (if header.ret == EFAULT { 0 } else { mark::READ_FAULT }, "read_fault"),
             (mark::NO_STORAGE, "no_task_storage"),
@@ -418,11 +417,11 @@ fn arguments(record: &Record<'_>, effect: &mut Effect) {
     let (a, b, c) = (header.a, header.b, header.c);
     match effect.operation {
         Operation::Open => {
-            effect.flags = Some(if header.nr == NR_CREAT { CREAT_FLAGS } else { a });
+            effect.flags = Some(if effect.syscall == "creat" { CREAT_FLAGS } else { a });
             effect.mode = Some(b);
             effect.resolve = (c != 0).then_some(c);
         }
-        Operation::Unlink if header.nr == NR_UNLINKAT => {
+        Operation::Unlink if effect.syscall == "unlinkat" => {
             effect.flags = Some(a);
             if a & AT_REMOVEDIR != 0 {
                 effect.operation = Operation::Rmdir;

@@ -6,8 +6,6 @@ use super::raw::{Record, kind, mark, segment, state};
 use super::{Operation, PathState, PathValue, catalogue, text};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-const NR_EXIT: i32 = 60;
-const NR_EXIT_GROUP: i32 = 231;
 const CORE_DUMPED: i64 = 0x80;
 /// Witnesses kept for one reason; the count goes on.
 const WITNESSES: usize = 3;
@@ -328,7 +326,7 @@ impl Ledger {
             let ended_inside = u64::from(death.in_syscall.is_some());
             let returned_from_birth =
                 (death.exits + ended_inside).wrapping_sub(death.enters + task.exit_only);
-            let last_is_exit = death.in_syscall.is_none_or(|nr| matches!(nr, NR_EXIT | NR_EXIT_GROUP | -1));
+            let last_is_exit = death.in_syscall.is_none_or(|nr| nr == -1 || ends_its_task(nr));
             let whole = returned_from_birth <= 1 && last_is_exit && task.enter_twice == 0;
             (!whole).then(|| {
                 format!(
@@ -390,6 +388,10 @@ impl Ledger {
     }
 }
 
+fn ends_its_task(nr: i32) -> bool {
+    catalogue::syscall(nr).is_some_and(|row| matches!(row.name.as_str(), "exit" | "exit_group"))
+}
+
 /// An absolute string does not depend on a base that could not be walked, unless the process is in a chroot, where it does.
 fn is_absolute_elsewhere(record: &Record<'_>, base: u8) -> bool {
     let text = if base == segment::BASE { segment::REQUESTED } else { segment::REQUESTED2 };
@@ -413,8 +415,8 @@ fn canary_line(record: &Record<'_>) -> Option<String> {
         kind::EXEC => format!("exec{}", path(segment::FILE)),
         kind::ATTACH => "attach".into(),
         kind::ADDRESS => {
-            let address = std::net::Ipv4Addr::from((header.b as u32).to_ne_bytes());
-            format!("address {} {address}:{}", header.nr, header.ret)
+            let peer = text::Peer::of_kernel(header.a, header.b, header.c, header.ret as u16);
+            format!("address {} {}", header.nr, peer.map_or_else(String::new, |peer| peer.to_string()))
         }
         kind::URING_SUBMIT => {
             let (first, second) = (path(segment::REQUESTED), path(segment::REQUESTED2));

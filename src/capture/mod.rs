@@ -20,7 +20,7 @@ mod text;
 pub use decode::{CONCURRENT, REFUSED};
 pub use effect::{Effect, FileObject, Operation, PathState, PathValue};
 #[cfg(all(feature = "capture", target_os = "linux"))]
-pub use kernel::{ArmOptions, Loaded, Recorder, Sabotage, candidates};
+pub use kernel::{ArmOptions, Garbled, Loaded, Recorder, Sabotage, candidates};
 pub use object::{Object, embedded};
 pub use recording::{
     Author, CallMarks, CallWindow, CaptureProof, Effects, HookCount, INVARIANTS, Invariant, NetworkCounts,

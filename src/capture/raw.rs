@@ -68,6 +68,7 @@ pub mod mark {
     pub const READ_FAULT: u32 = 1 << 8;
     pub const NO_STORAGE: u32 = 1 << 9;
     pub const SCRIPT: u32 = 1 << 10;
+    pub const AARCH32: u32 = 1 << 12;
 }
 
 /// Kinds of segments.

@@ -17,7 +17,7 @@ pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Largest integer that every JSON reader keeps exactly.
 pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
-const O_TMPFILE: u64 = 0o20_200_000;
+const O_TMPFILE: u64 = 0o20_000_000; // the bit of its own; the one of O_DIRECTORY beside it differs between architectures
 
 /// Kinds of kernel event that this producer writes, with their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

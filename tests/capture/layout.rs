@@ -86,7 +86,7 @@ fn constants_are_the_same_in_rust_and_in_the_header() {
     );
     same!(
         "MARK_", mark, TOCTOU, SHARED_FDS, FD_GONE, IN_SYSCALL, OUTSIDE, ROOT, IA32, X32, READ_FAULT,
-        NO_STORAGE, SCRIPT
+        NO_STORAGE, SCRIPT, AARCH32
     );
     same!("SEGMENT_", segment, FILE, BASE, REQUESTED, BASE2, REQUESTED2, ADDRESS, INTERPRETER);
     same!("STATE_", state, DELETED, DETACHED, FOREIGN, TRUNCATED, ANONYMOUS, FAULT);
@@ -102,8 +102,18 @@ fn constants_are_the_same_in_rust_and_in_the_header() {
 fn kernel_types() -> Vec<(String, Vec<String>)> {
     let mut types = Vec::new();
     let mut open: Option<(String, Vec<String>)> = None;
+    let here = if cfg!(target_arch = "x86_64") { "__TARGET_ARCH_x86" } else { "__TARGET_ARCH_arm64" };
+    let mut elsewhere = false;
     for line in include_str!("../../ebpf/kernel.h").lines() {
         let words = line.trim();
+        if words.starts_with("#if ") || words.starts_with("#elif ") {
+            elsewhere = !words.contains(here);
+        } else if words == "#endif" {
+            elsewhere = false;
+        }
+        if elsewhere {
+            continue;
+        }
         if let Some(name) = words.strip_prefix("struct ").and_then(|rest| rest.strip_suffix(" {")) {
             open = Some((name.to_owned(), Vec::new()));
         } else if words == "typedef struct {" {
@@ -118,7 +128,7 @@ fn kernel_types() -> Vec<(String, Vec<String>)> {
             types.push((found, members));
         } else if let (Some((_, members)), Some(declaration)) = (&mut open, words.strip_suffix(';')) {
             let names = declaration.split(',').map(|part| {
-                part.trim().rsplit([' ', '*']).next().unwrap().trim_end_matches("[0]").to_owned()
+                part.trim().rsplit([' ', '*']).next().unwrap().split('[').next().unwrap().to_owned()
             });
             members.extend(names);
         }

@@ -5,6 +5,7 @@ mod effects;
 mod everything;
 mod layout;
 mod load;
+mod numbers;
 mod oddities;
 mod reuse;
 mod session;

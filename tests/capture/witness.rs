@@ -119,12 +119,14 @@ fn the_kernels_own_tracer_saw_the_same_calls_births_and_ends() {
 
     // The tracer began before the cgroup was joined: what the root did before its exec is not ours.
     let root = effects[0].tid;
+    let execve = catalogue::embedded().syscalls().iter().find(|row| row.name == "execve").unwrap();
+    let exec = format!("NR {} ", execve.number().unwrap());
     let mut begun = false;
     let theirs: Vec<(u32, String, String)> = tracer
         .events()
         .into_iter()
         .filter(|(thread, name, rest)| {
-            begun |= *thread == root && name == "sys_enter" && rest.starts_with("NR 59 ");
+            begun |= *thread == root && name == "sys_enter" && rest.starts_with(&exec);
             begun
         })
         .collect();

@@ -23,8 +23,11 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const PORT: u16 = 9;
 const MEMORY_NAME: &str = "assay-gates-canary";
 
-/// x86_64 code: exit(0).
-const EXIT: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+/// Code that does exit(0), and the number of its machine in an ELF header.
+#[cfg(target_arch = "x86_64")]
+const EXIT: (&[u8], u16) = (&[0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05], 62);
+#[cfg(target_arch = "aarch64")]
+const EXIT: (&[u8], u16) = (&[0xa8, 0x0b, 0x80, 0xd2, 0, 0, 0x80, 0xd2, 0x01, 0, 0, 0xd4], 183);
 
 /// One canary that ran.
 #[derive(Clone, Debug)]
@@ -73,7 +76,7 @@ pub(super) fn run(cgroup: BorrowedFd<'_>, threads: BorrowedFd<'_>, folder: &Path
 }
 
 /// Results that the child notes.
-const STEPS: usize = 21;
+const STEPS: usize = 25;
 /// What stands for the result of a step that the child never came to.
 const NOT_DONE: i64 = i64::MIN;
 
@@ -125,6 +128,13 @@ impl Script {
         [127, self.nonce[6], self.nonce[7], self.nonce[8] | 2]
     }
 
+    /// An address of nobody's: what is connected to it without a word sends nothing.
+    fn peer6(&self) -> [u8; 16] {
+        let mut address = self.nonce;
+        address[0] = 0xfd;
+        address
+    }
+
     /// What goes through the ring, each with another result than the one before.
     fn requests(&self) -> [Request<'_>; 8] {
         let one = |opcode, path, mode, flags| Request { opcode, path: Some(path), second: None, mode, flags };
@@ -164,8 +174,21 @@ impl Script {
             format!("sendto {peer}:{PORT} = {} [{:x} 0 0]", result(), libc::MSG_DONTWAIT),
             format!("address 1 {peer}:{PORT}"),
             format!("connect {peer}:{PORT} = {} [0 0 0]", result()),
-            "attach".into(),
         ];
+        let (socket, bound, sent, connected) = (result(), result(), result(), result());
+        lines.push(format!("socket = {socket} [{:x} {SOCKET_TYPE:x} 0]", libc::AF_INET6));
+        if socket >= 0 {
+            let peer = std::net::Ipv6Addr::from(self.peer6());
+            lines.extend([
+                "address 2 [::1]:0".into(),
+                format!("bind [::1]:0 = {bound} [0 0 0]"),
+                format!("address 3 [::1]:{PORT}"),
+                format!("sendto [::1]:{PORT} = {sent} [{:x} 0 0]", libc::MSG_DONTWAIT),
+                format!("address 1 [{peer}]:{PORT}"),
+                format!("connect [{peer}]:{PORT} = {connected} [0 0 0]"),
+            ]);
+        }
+        lines.push("attach".into());
         if self.uring {
             lines.push(format!("io_uring_setup = {} [{ENTRIES:x} 0 0]", result()));
             for request in self.requests() {
@@ -192,6 +215,16 @@ impl Script {
         };
         let (any, discard) = (address(0, [127, 0, 0, 1]), address(PORT, self.peer()));
         let size = size_of::<libc::sockaddr_in>();
+        let address6 = |port: u16, at: [u8; 16]| libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as u16,
+            sin6_port: port.to_be(),
+            sin6_flowinfo: 0,
+            sin6_addr: libc::in6_addr { s6_addr: at },
+            sin6_scope_id: 0,
+        };
+        let own = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+        let (any6, discard6, peer6) = (address6(0, own), address6(PORT, own), address6(PORT, self.peer6()));
+        let size6 = size_of::<libc::sockaddr_in6>();
         let argv = [c"canary".as_ptr(), std::ptr::null()];
         let environment: [*const libc::c_char; 1] = [std::ptr::null()];
         let mut results = self.results.iter();
@@ -229,6 +262,17 @@ impl Script {
                 size,
             )));
             note(raw(syscall(libc::SYS_connect, socket, &raw const discard, size)));
+            // Where the kernel has no IPv6 there is no socket, and nothing to read.
+            let socket = raw(syscall(libc::SYS_socket, libc::AF_INET6, SOCKET_TYPE, 0));
+            note(socket);
+            if socket >= 0 {
+                note(raw(syscall(libc::SYS_bind, socket, &raw const any6, size6)));
+                let (to, flags) = (&raw const discard6, libc::MSG_DONTWAIT);
+                note(raw(syscall(libc::SYS_sendto, socket, payload, length, flags, to, size6)));
+                note(raw(syscall(libc::SYS_connect, socket, &raw const peer6, size6)));
+            } else {
+                (0..3).for_each(|_| note(0));
+            }
             syscall(libc::SYS_write, self.threads, c"0".as_ptr(), 1);
             if self.uring {
                 submit(&self.requests(), &mut note);
@@ -284,6 +328,7 @@ fn spawn(cgroup: BorrowedFd<'_>, script: &Script) -> Result<i32> {
     let result: i64;
     // SAFETY: the child goes straight into `play` on a stack of its own, makes only system calls, and never comes back; this thread stands
     // still until it has executed or ended, so all that it reads lives. The kernel keeps all registers but rax, rcx and r11.
+    #[cfg(target_arch = "x86_64")]
     unsafe {
         std::arch::asm!(
             "syscall",
@@ -300,6 +345,23 @@ fn spawn(cgroup: BorrowedFd<'_>, script: &Script) -> Result<i32> {
             in("r8") script,
             lateout("rcx") _,
             lateout("r11") _,
+        );
+    }
+    // SAFETY: the same; the kernel keeps all registers but x0.
+    #[cfg(target_arch = "aarch64")]
+    unsafe {
+        std::arch::asm!(
+            "svc #0",
+            "cbnz x0, 2f",
+            "mov x0, x3",
+            "blr x2",
+            "brk #1",
+            "2:",
+            inlateout("x0") &raw const arguments => result,
+            in("x1") size_of::<CloneArguments>(),
+            in("x2") Script::play as unsafe extern "C" fn(&Script) -> !,
+            in("x3") script,
+            in("x8") libc::SYS_clone3,
         );
     }
     before.thread_set_mask().map_err(|errno| failed("giving signals back", &errno.to_string()))?;
@@ -336,11 +398,13 @@ fn image() -> Result<OwnedFd> {
 fn elf() -> Vec<u8> {
     const BASE: u64 = 0x40_0000;
     const HEADERS: u64 = 64 + 56;
-    let length = HEADERS + EXIT.len() as u64;
+    const LARGEST_PAGE: u64 = 0x1_0000;
+    let (code, machine) = EXIT;
+    let length = HEADERS + code.len() as u64;
     let mut out = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
     let mut put = |bytes: &[u8]| out.extend_from_slice(bytes);
     put(&2_u16.to_le_bytes()); // executable
-    put(&62_u16.to_le_bytes()); // x86_64
+    put(&machine.to_le_bytes());
     put(&1_u32.to_le_bytes());
     put(&(BASE + HEADERS).to_le_bytes()); // entry
     put(&64_u64.to_le_bytes()); // program headers
@@ -351,10 +415,10 @@ fn elf() -> Vec<u8> {
     }
     put(&1_u32.to_le_bytes()); // load
     put(&5_u32.to_le_bytes()); // read, execute
-    for value in [0, BASE, BASE, length, length, 0x1000] {
+    for value in [0, BASE, BASE, length, length, LARGEST_PAGE] {
         put(&value.to_le_bytes());
     }
-    put(&EXIT);
+    put(code);
     out
 }
 

@@ -64,11 +64,11 @@ impl SessionCgroup {
 
 /// Refuses hosts on which the programs can't say "complete".
 pub(super) fn check_host() -> Result<()> {
-    if !cfg!(target_arch = "x86_64") {
+    if !cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
         return Err(Error::new(
             Code::CaptureUnavailable,
             format!(
-                "expected x86_64, found {}: its syscall numbers are not known here",
+                "expected x86_64 or aarch64, found {}: its syscall numbers are not known here",
                 std::env::consts::ARCH
             ),
         ));

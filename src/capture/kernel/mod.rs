@@ -12,4 +12,4 @@ mod ring;
 mod series;
 
 pub use capability::candidates;
-pub use recorder::{ArmOptions, Loaded, Recorder, Sabotage};
+pub use recorder::{ArmOptions, Garbled, Loaded, Recorder, Sabotage};

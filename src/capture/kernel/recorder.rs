@@ -50,10 +50,30 @@ pub struct Sabotage {
     pub hidden: Option<(&'static str, &'static str)>,
     /// The consumer loses the first record.
     pub lose_a_record: bool,
-    /// A kind of record, and the place of a byte in it that is read wrongly each time.
-    pub garbled: Option<(u16, usize)>,
+    /// A byte of each such record is read wrongly.
+    pub garbled: Option<Garbled>,
     /// The consumer ends at once.
     pub dead_consumer: bool,
+}
+
+/// Which records one byte is read wrongly of.
+#[derive(Clone, Copy, Debug)]
+pub struct Garbled {
+    /// Their kind.
+    pub kind: u16,
+    /// Their number and first argument, where these matter.
+    pub only: Option<(i32, u64)>,
+    /// The place of the byte.
+    pub at: usize,
+}
+
+impl Garbled {
+    pub(super) fn is(&self, record: &[u8]) -> bool {
+        raw::Record::parse(record).is_some_and(|record| {
+            let header = &record.header;
+            header.kind == self.kind && self.only.is_none_or(|only| only == (header.nr, header.a))
+        })
+    }
 }
 
 impl ArmOptions {

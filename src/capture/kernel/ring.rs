@@ -1,6 +1,6 @@
 //! The one consumer of the ring: copies raw records to the spool for as long as the run lives.
 
-use super::recorder::Sabotage;
+use super::recorder::{Garbled, Sabotage};
 use super::series::Series;
 use crate::capture::spool::{Spool, Spooled};
 use crate::error::{Code, Error, Result};
@@ -167,7 +167,7 @@ fn consume(
     mut spool: Spool,
     signals: &Signals,
     mut drop_one: bool,
-    garbled: Option<(u16, usize)>,
+    garbled: Option<Garbled>,
 ) -> Result<Drained> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)
         .map_err(|errno| consumer_failed("cannot wait for the ring", &errno))?;
@@ -196,8 +196,8 @@ fn consume(
                 if std::mem::take(&mut drop_one) {
                     continue;
                 }
-                match garbled.filter(|(kind, _)| record.get(4..6) == Some(&kind.to_le_bytes())) {
-                    Some((_, at)) => {
+                match garbled.filter(|garbled| garbled.is(&record)) {
+                    Some(Garbled { at, .. }) => {
                         let mut wrong = record.to_vec();
                         wrong.get_mut(at).into_iter().for_each(|byte| *byte ^= 1);
                         spool.keep(&wrong);

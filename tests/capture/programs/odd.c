@@ -33,7 +33,7 @@ int main(int argc, char **argv)
     if (!strcmp(argv[1], "seccomp")) {
         struct sock_filter filter[] = {
             BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mkdir, 0, 1),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mkdirat, 0, 1),
             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
             BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
         };
@@ -41,15 +41,30 @@ int main(int argc, char **argv)
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
         if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
             return 1;
-        CALL("mkdir", SYS_mkdir, "denied", 0700);
-        CALL("rmdir W/none (requested)", SYS_rmdir, "none");
-    } else if (!strcmp(argv[1], "int80")) {
+        CALL("mkdirat", SYS_mkdirat, AT_FDCWD, "denied", 0700);
+        CALL("unlinkat W/none (requested)", SYS_unlinkat, AT_FDCWD, "none", AT_REMOVEDIR);
+    } else if (!strcmp(argv[1], "foreign")) { /* creat("by-foreign") by the 32-bit ABI */
+#ifdef __x86_64__
         long result;
         char *low = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
-        strcpy(low, "by-int80");
-        /* ia32 creat */
+        strcpy(low, "by-foreign");
         __asm__ volatile("int $0x80" : "=a"(result) : "a"(8), "b"(low), "c"(0600) : "memory");
-        SAY("int80 = %d\n", (int)result);
+        SAY("creat = %d\n", (int)result);
+#else
+        /* An ELF of 32-bit arm: creat, exit. A processor or kernel that runs none refuses to execute it. */
+        static const unsigned image[] = {
+            0x464c457f, 0x00010101, 0, 0, 0x00280002, 1, 0x10054, 52, 0, 0x05000200, 0x00200034, 0x00280001, 0, /* header */
+            1, 0, 0x10000, 0x10000, 0x80, 0x80, 5, 0x10000,                                                  /* segment */
+            0xe28f0018, 0xe3a01d06, 0xe3a07008, 0xef000000, /* r0 = name, r1 = 0600, creat */
+            0xe3a00000, 0xe3a07001, 0xef000000, 0,          /* exit(0) */
+            0x662d7962, 0x6965726f, 0x00006e67,             /* by-foreign */
+        };
+        int file = syscall(SYS_openat, AT_FDCWD, "image", O_CREAT | O_WRONLY, 0700);
+        if (write(file, image, sizeof(image)) != sizeof(image) || close(file))
+            return 1;
+        execl("./image", "image", (char *)0);
+        return 1;
+#endif
     } else if (!strcmp(argv[1], "core")) {
         struct rlimit unlimited = { RLIM_INFINITY, RLIM_INFINITY };
         setrlimit(RLIMIT_CORE, &unlimited);
@@ -96,7 +111,7 @@ int main(int argc, char **argv)
         if (mkdir("jail", 0700) || chroot("jail") || chdir("/"))
             return 1;
         SAY("openat W/jail/f = %ld\n", syscall(SYS_openat, AT_FDCWD, "/f", O_CREAT | O_RDWR, 0600));
-        CALL("unlink W/jail/f (requested)", SYS_unlink, "/f");
+        CALL("unlinkat W/jail/f (requested)", SYS_unlinkat, AT_FDCWD, "/f", 0);
     }
     return 0;
 }

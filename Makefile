@@ -1,6 +1,7 @@
 # make run    set everything up and run the main job
 # make test   set everything up and pass the tests
-# make kernels  measure on other kernels under qemu (KERNELS="6.1 newest"); kernels-fast: the part that every change must pass
+# make kernels  measure on other kernels under qemu (KERNELS="6.1 newest", KERNELS_ARCH=arm64; KERNELS=native: on this one, without qemu);
+#             kernels-fast: the part that every change must pass
 # make bench  measure what the tool costs
 # make lint   formatting, clippy, licences and bans, workflows
 # make fresh  run the first two on fresh Debian systems in a scratch folder; takes an hour or more, and root

@@ -94,17 +94,33 @@ missing_for_test() {
 	have chattr || echo e2fsprogs
 }
 
+# The architecture of the kernels that are asked for, by the names of packages and of machines.
+kernels_architecture() {
+	case ${KERNELS_ARCH:-$(uname -m)} in amd64 | x86_64) echo x86_64 ;; *) echo aarch64 ;; esac
+}
+
 missing_for_kernels() {
-	case $(uname -m) in
+	have strip || echo binutils
+	[ "${KERNELS:-}" != native ] || return 0
+	case $(kernels_architecture) in
 	x86_64) have qemu-system-x86_64 || echo qemu-system-x86 ;;
-	*) have qemu-system-aarch64 || echo qemu-system-arm ;;
+	aarch64) have qemu-system-aarch64 || echo qemu-system-arm ;;
+	esac
+	# Another architecture's programs are linked by its own compiler.
+	case $(uname -m)-$(kernels_architecture) in
+	x86_64-aarch64)
+		have aarch64-linux-gnu-gcc || echo gcc-aarch64-linux-gnu
+		[ -f /usr/aarch64-linux-gnu/lib/libc.a ] || echo libc6-dev-arm64-cross
+		;;
+	aarch64-x86_64)
+		have x86_64-linux-gnu-gcc || echo gcc-x86-64-linux-gnu
+		[ -f /usr/x86_64-linux-gnu/lib/libc.a ] || echo libc6-dev-amd64-cross
+		;;
 	esac
 	# The initramfs takes busybox along, so it must need no libraries.
 	have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || echo busybox-static
 	have cpio || echo cpio
-	have strip || echo binutils
 	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
-	case " ${KERNELS:-} " in *" 6.8 "*) [ -f /usr/share/keyrings/ubuntu-archive-keyring.gpg ] || echo ubuntu-archive-keyring ;; esac
 }
 
 # The oldest Rust that builds this.
@@ -180,6 +196,14 @@ rust() {
 		"command -v -a cargo rustc; take the older one from PATH"
 }
 
+# The standard library for the kernels' architecture, where that is not this machine's.
+rust_for_kernels() {
+	target=$(kernels_architecture)-unknown-linux-gnu
+	[ -d "$(rustc --print target-libdir --target "$target")" ] && return 0
+	if have rustup && rustup target add "$target" >/dev/null; then return 0; fi
+	fail "this toolchain has no standard library for $target" "rustup target add $target, with a toolchain of rustup's"
+}
+
 # What clippy and rustfmt need, from where the toolchain came from.
 rust_linters() {
 	cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 && return 0
@@ -248,6 +272,7 @@ test)
 kernels)
 	# shellcheck disable=SC2046
 	apt $(missing_for_kernels)
+	rust_for_kernels
 	;;
 lint)
 	rust_linters

@@ -49,3 +49,30 @@ fn every_script_that_make_calls_can_be_executed() {
         assert_eq!(mode & 0o111, 0o111, "{script} has mode {mode:o}");
     }
 }
+
+#[test]
+fn every_path_that_the_pages_for_developers_name_is_there() {
+    let mut named = 0;
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "README.md"] {
+        let text = std::fs::read_to_string(page).unwrap();
+        // Outside of fenced blocks; what stands in backticks, and where links lead.
+        let prose: Vec<&str> = text.split("```").step_by(2).collect();
+        let quoted = prose.iter().flat_map(|part| part.split('`').skip(1).step_by(2));
+        let linked =
+            prose.iter().flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next());
+        for path in quoted.chain(linked) {
+            let first = path.split('/').next().unwrap_or_default();
+            let ours =
+                ["src", "tests", "ebpf", "gates", "runbook", "proof-pack", "scripts", "benches", ".github"];
+            let page_of_ours = !path.contains('/') && path.ends_with(".md");
+            if path.contains(['<', '*', ' ', '{'])
+                || !(page_of_ours || path.contains('/') && ours.contains(&first))
+            {
+                continue;
+            }
+            named += 1;
+            assert!(std::path::Path::new(path).exists(), "{page} names {path}");
+        }
+    }
+    assert!(named > 40, "{named}");
+}

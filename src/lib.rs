@@ -17,11 +17,13 @@
 //!
 //! [`lane`] stands beside them: which gate a change needs, and whether a pack proves it.
 //! [`run`] walks a selection of gates along that way; [`cli`] has one file a subcommand.
+//! [`contract_only`] runs a command without any capture, for those who develop what an agent reports.
 //! Two more serve all of them: [`error`] (codes, exit codes) and [`files`] (digest, canonical JSON,
 //! atomic writes, containment: one way to do each).
 
 pub mod capture;
 pub mod cli;
+pub mod contract_only;
 pub mod error;
 pub mod evidence;
 pub mod files;

@@ -6,7 +6,7 @@ use crate::capture::{ArmOptions, Loaded, Recorder, Recording, Summary};
 use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::contract::schema;
 use crate::evidence::origins::origins;
-use crate::evidence::{Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
+use crate::evidence::{KernelVersion, Logs, Outputs, RedactionKey, RunFacts, Written, assemble};
 use crate::files::RootPath;
 use crate::gate::{Allowance, Limits};
 use crate::host::calls::{CallConfig, CallReport, CallServer, ControlSocket, Policies};
@@ -70,6 +70,8 @@ pub struct Measurement {
     pub slow: u32,
     /// Bytes of the ring between kernel and reader; [`RING_BYTES`](crate::capture::RING_BYTES) but on small hosts.
     pub ring_bytes: u32,
+    /// What kernel events are written as.
+    pub kernel_event: KernelVersion,
     /// SDK events are expected, and where the program writes them.
     pub sdk_log: Option<LogPlace>,
     /// Policy decisions are expected, and where they are written.
@@ -277,6 +279,7 @@ impl Captured<'_> {
             command: &command,
             env_keys: &env_keys,
             work: wanted.place.work(),
+            kernel_event: wanted.kernel_event,
         };
         let mut outputs = Outputs {
             archive: wanted.archive.clone(),

@@ -123,6 +123,7 @@ pub fn summary(seen: Seen, ledger: &Ledger) -> Summary {
     });
     Summary {
         run_id: seen.run_id.clone(),
+        captured: true,
         outcome: seen.outcome,
         session_cgroup_id: seen.level_known.then_some(seen.session_cgroup_id),
         cgroup_clean: stayed && closed && seen.level_known && seen.tasks_before == 0,

@@ -196,6 +196,9 @@ pub trait CallMarks: Send + Sync + std::fmt::Debug {
 pub struct Summary {
     /// The run.
     pub run_id: String,
+    /// False when nothing was to be captured: no kernel program, no cgroup, no fence.
+    #[serde(default = "captured")]
+    pub captured: bool,
     /// How the root process ended.
     pub outcome: Outcome,
     /// The session's cgroup id; `None` when it could not be established.
@@ -216,7 +219,51 @@ pub struct Summary {
     pub proof: CaptureProof,
 }
 
+const fn captured() -> bool {
+    true
+}
+
+/// Why nothing of a contract-only run is complete.
+const NOT_CAPTURED: &str = "not_captured: the command was run for its logs alone; the kernel, its cgroup and its fences were left out";
+
 impl Summary {
+    /// Of a command that ran without any capture. `decisions` and `sdk` say which logs it wrote: all is its own word.
+    #[must_use]
+    pub fn contract_only(run_id: &str, outcome: Outcome, decisions: bool, sdk: bool) -> Self {
+        let logs = [(decisions, "layers/policy.ndjson"), (sdk, "layers/sdk.ndjson")];
+        let own =
+            logs.into_iter().filter(|(there, _)| *there).map(|(_, log)| (log.to_owned(), Author::Agent));
+        let driver = ["events.ndjson", "observation-health.json", "capture_proof.json"];
+        Self {
+            run_id: run_id.to_owned(),
+            captured: false,
+            outcome,
+            session_cgroup_id: None,
+            cgroup_clean: false,
+            ringbuf_drops: 0,
+            size_mismatches: 0,
+            hooks: BTreeMap::new(),
+            network: NetworkCounts::default(),
+            calls: Vec::new(),
+            proof: CaptureProof {
+                schema: "assay.gates.capture_proof.v0".to_owned(),
+                run_id: run_id.to_owned(),
+                complete: false,
+                reasons: vec![NOT_CAPTURED.to_owned()],
+                invariants: Vec::new(),
+                blind_spots: vec!["everything that the command did".to_owned()],
+                catalogue: None,
+                environment: BTreeMap::from([("platform".to_owned(), std::env::consts::OS.to_owned())]),
+                policy_origin: decisions.then(|| "self_reported".to_owned()),
+                origins: driver
+                    .map(|file| (file.to_owned(), Author::Driver))
+                    .into_iter()
+                    .chain(own)
+                    .collect(),
+            },
+        }
+    }
+
     /// The exit code that this recording alone asks for.
     #[must_use]
     pub fn exit(&self) -> Exit {

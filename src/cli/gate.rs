@@ -182,6 +182,7 @@ mod imp {
                 hide: vec![out.path().to_owned()],
                 slow: 1,
                 ring_bytes: RING_BYTES,
+                kernel_event: Default::default(),
             },
         )?;
         let held = RootPath::open(out.path(), Rights::own())?;

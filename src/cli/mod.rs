@@ -13,6 +13,7 @@ mod gate;
 mod generate;
 mod github;
 mod host;
+mod incident;
 mod lane;
 mod list;
 #[cfg(target_os = "linux")]
@@ -70,6 +71,7 @@ enum Command {
     Dependencies(dependencies::Args),
     Doctor(doctor::Args),
     Host(host::Args),
+    Incident(incident::Args),
     Lane(lane::Args),
     Record(record::Args),
     Triage(triage::Args),
@@ -192,6 +194,7 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Dependencies(args) => dependencies::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Host(args) => host::run(&args),
+        Command::Incident(args) => incident::run(&args),
         Command::Lane(args) => lane::run(&args),
         Command::Record(args) => record::run(args),
         Command::Report(args) => report::run(&args),
@@ -206,6 +209,25 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Man(args) => generate::man(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Launch => Ok(crate::host::launcher::main()),
+    }
+}
+
+/// `--kernel-event`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum KernelEventForm {
+    /// assay.runner.kernel_event.v0
+    #[default]
+    V0,
+    /// assay.runner.kernel_event.v1
+    V1,
+}
+
+impl From<KernelEventForm> for crate::evidence::KernelVersion {
+    fn from(form: KernelEventForm) -> Self {
+        match form {
+            KernelEventForm::V0 => Self::V0,
+            KernelEventForm::V1 => Self::V1,
+        }
     }
 }
 

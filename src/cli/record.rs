@@ -1,5 +1,7 @@
 //! `record`: one measured run of any command, to one archive.
 
+mod no_capture;
+
 use crate::error::{Code, Error, Exit, Result};
 use crate::gate::Limits;
 use clap::ValueEnum;
@@ -16,11 +18,15 @@ use std::time::Duration;
 Exit code: 0 when the capture is complete, whatever the command's own status was (see --propagate-exit);
 12 capture incomplete · 13 stopped, timed out, output lost · 14 evidence invalid · 40 this host can't measure
 
+--no-capture runs the command as it is, on any platform and without root, for the logs that it writes: the archive says
+that the kernel layer is absent. It is for developing what an agent reports, and can pass no gate.
+
 Examples:
   sudo assay-gates record -- python3 agent.py
   sudo assay-gates record --run-id run_1 --output run_1.tar.gz --effects run_1/ -- ./agent --once
   sudo assay-gates record --policy policy.yaml --policy-decision-log /tmp/decisions.ndjson -- ./agent-with-mcp-wrap
   sudo assay-gates record --timeout 30s --network host --user ci -- npm test
+  assay-gates record --no-capture --agent-shim openai-agents --sdk-event-log sdk.ndjson -- node agent.mjs
   assay-gates verify run_1.tar.gz")]
 pub(super) struct Args {
     /// Id of the run: letters, digits, `_`, `-`. By default `run_` and 32 hexadecimal digits.
@@ -64,6 +70,12 @@ pub(super) struct Args {
     /// Memory of the command's processes in MiB; more ends them.
     #[arg(long, value_name = "MIB", default_value_t = Limits::default().memory_mib, value_parser = clap::value_parser!(u64).range(16..=1 << 20))]
     memory_mib: u64,
+    /// What kernel events are written as: v1 labels O_EXCL as exclusive, v0 O_NOCTTY as its readers expect.
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
+    kernel_event: super::KernelEventForm,
+    /// Measure nothing: run the command as the caller, and archive what its logs say.
+    #[arg(long, conflicts_with_all = ["policy", "user", "network", "ring_bytes", "allow", "memory_mib", "kernel_event"])]
+    no_capture: bool,
     /// Folder for everything beyond the archive: every effect, the proof of completeness, the output.
     #[arg(long, value_name = "DIR")]
     effects: Option<PathBuf>,
@@ -83,6 +95,16 @@ enum Shim {
     OpenaiAgents,
     /// PyPI `google-genai`.
     GeminiGoogleGenai,
+}
+
+impl Shim {
+    const fn name(self) -> &'static str {
+        match self {
+            Shim::None => "none",
+            Shim::OpenaiAgents => "openai-agents",
+            Shim::GeminiGoogleGenai => "gemini-google-genai",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,7 +152,25 @@ pub(super) fn run(args: Args) -> Result<Exit> {
         return Err(Error::new(Code::Usage, "SDK events were asked for, but no SDK was named")
             .hint("--agent-shim openai-agents, or leave --sdk-event-log out"));
     }
-    imp::run(args)
+    if args.no_capture { no_capture::run(&args) } else { imp::run(args) }
+}
+
+impl Args {
+    /// The archive, as the caller names it.
+    fn archive(&self, run_id: &str) -> PathBuf {
+        self.output.clone().unwrap_or_else(|| format!("assay-runner-spike-{run_id}.tar.gz").into())
+    }
+
+    /// The run's id, given or fresh.
+    fn run_id(&self) -> Result<String> {
+        if let Some(run_id) = &self.run_id {
+            return Ok(run_id.clone());
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)
+            .map_err(|error| Error::new(Code::Internal, format!("no randomness for a run id: {error}")))?;
+        Ok(format!("run_{}", hex::encode(bytes)))
+    }
 }
 
 #[cfg(not(all(feature = "capture", target_os = "linux")))]
@@ -142,7 +182,7 @@ mod imp {
 
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod imp {
-    use super::{Allow, Args, Reach, Shim};
+    use super::{Allow, Args, Reach};
     use crate::error::{Code, Error, Exit, Result};
     use crate::evidence::RedactionKey;
     use crate::files::RootPath;
@@ -163,10 +203,7 @@ mod imp {
     use std::path::{Path, PathBuf};
 
     pub(super) fn run(args: Args) -> Result<Exit> {
-        let run_id = match &args.run_id {
-            Some(run_id) => run_id.clone(),
-            None => fresh_run_id()?,
-        };
+        let run_id = args.run_id()?;
         crate::host::stop::watch()?;
         let key = RedactionKey::of_caller()?;
         let host = Host::enter(&run_id)?;
@@ -197,7 +234,7 @@ mod imp {
         };
         report::data(&format!(
             "wrote runner-spike bundle: {} (run_id={}, status={status}, kernel_capture={capture})\n",
-            archive(&args, &wanted.run_id).display(),
+            args.archive(&wanted.run_id).display(),
             wanted.run_id
         ));
         let status = outcome.exit_code.unwrap_or_else(|| 128 + outcome.signal.unwrap_or_default());
@@ -207,11 +244,6 @@ mod imp {
             std::process::exit(status);
         }
         Ok(exit)
-    }
-
-    /// The archive, as the caller names it.
-    fn archive(args: &Args, run_id: &str) -> PathBuf {
-        args.output.clone().unwrap_or_else(|| format!("assay-runner-spike-{run_id}.tar.gz").into())
     }
 
     fn measurement(args: &Args, run_id: String, own_folder: &Path) -> Result<Measurement> {
@@ -243,15 +275,10 @@ mod imp {
             .as_ref()
             .map(|path| RootPath::create(&absolute(path), caller.clone()))
             .transpose()?;
-        let archive = archive(args, &run_id);
+        let archive = args.archive(&run_id);
         Ok(Measurement {
             run_id,
-            agent_shim: match args.agent_shim {
-                Shim::None => "none",
-                Shim::OpenaiAgents => "openai-agents",
-                Shim::GeminiGoogleGenai => "gemini-google-genai",
-            }
-            .to_owned(),
+            agent_shim: args.agent_shim.name().to_owned(),
             argv: args.command.clone(),
             environment: variables,
             added: args.variables.iter().map(|(name, _)| name.clone()).collect(),
@@ -274,6 +301,7 @@ mod imp {
             timeout: args.timeout,
             slow: 1,
             ring_bytes: args.ring_bytes,
+            kernel_event: args.kernel_event.into(),
             sdk_log: args.sdk_event_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             decision_log: args.policy_decision_log.as_ref().map(|path| LogPlace::At(absolute(path))),
             policies: match &args.policy {
@@ -338,13 +366,6 @@ mod imp {
                 captured.bytes, captured.kept
             ));
         }
-    }
-
-    fn fresh_run_id() -> Result<String> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes)
-            .map_err(|error| Error::new(Code::Internal, format!("no randomness for a run id: {error}")))?;
-        Ok(format!("run_{}", hex::encode(bytes)))
     }
 }
 

@@ -70,6 +70,9 @@ pub struct Args {
     /// in run.json and in each run's capture_proof.json, and changes nothing else.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = super::slowness(), env = "ASSAY_GATES_SLOW")]
     slow: u32,
+    /// What kernel events are written as: v1 labels O_EXCL as exclusive, v0 O_NOCTTY as its readers expect.
+    #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
+    kernel_event: super::KernelEventForm,
     /// Don't build a proof pack at the end.
     #[arg(long)]
     no_pack: bool,

@@ -9,7 +9,7 @@ use super::effect_surface::SurfaceBuilder;
 use super::effects;
 use super::filter::{Filter, FilterReport};
 use super::health::{Counts, health};
-use super::kernel::{MAX_BYTES, Normalised, Normaliser, Sorted};
+use super::kernel::{KernelVersion, MAX_BYTES, Normalised, Normaliser, Sorted};
 use super::kernel_set::KernelSet;
 use super::logs::Logs;
 use super::redaction::{RedactionKey, Redactor};
@@ -34,6 +34,8 @@ pub struct RunFacts<'a> {
     pub env_keys: &'a [String],
     /// The work folder as the measured program sees it, when it has one of its own.
     pub work: Option<&'a str>,
+    /// What kernel events are written as.
+    pub kernel_event: KernelVersion,
 }
 
 /// Where the results go.
@@ -106,7 +108,7 @@ pub fn assemble(
     let mut redactor = Redactor::new(key)?;
 
     let mut grouping = Grouping::new(&windows, filter, facts.work);
-    let normaliser = Normaliser::new(facts.run_id, filter, facts.work);
+    let normaliser = Normaliser::new(facts.run_id, filter, facts.work).version(facts.kernel_event);
     let mut all = SurfaceBuilder::new(&windows, filter, facts.work);
     let mut streamed =
         stream(facts.run_id, normaliser, recording, details, &mut aside, (&mut grouping, &mut all))?;

@@ -11,7 +11,7 @@ pub mod schema {
     pub const EVENT: &str = "assay.runner.event.v0";
     /// `layers/kernel.ndjson`.
     pub const KERNEL_EVENT: &str = "assay.runner.kernel_event.v0";
-    /// Other producers' kernel lines: the same fields, `exclusive` at O_EXCL.
+    /// The same with `exclusive` at O_EXCL.
     pub const KERNEL_EVENT_V1: &str = "assay.runner.kernel_event.v1";
     /// `observation-health.json`.
     pub const OBSERVATION_HEALTH: &str = "assay.runner.observation_health.v0";
@@ -97,7 +97,7 @@ pub struct RunFinished {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KernelEvent {
-    /// [`schema::KERNEL_EVENT`]; other producers: [`schema::KERNEL_EVENT_V1`].
+    /// [`schema::KERNEL_EVENT`] or [`schema::KERNEL_EVENT_V1`], the same in all lines of a layer.
     pub schema: String,
     /// The run.
     pub run_id: String,
@@ -138,7 +138,7 @@ pub struct KernelEvent {
     /// Opens only: `read`, `write`, `read_write`, `unknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_mode: Option<String>,
-    /// Opens only: `create`, `truncate`, `append`, `exclusive`, by v0's frozen table.
+    /// Opens only: `create`, `truncate`, `append`, `exclusive`, by the table of the line's schema.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub operation_flags: Vec<String>,
     /// Opens only: `success`, `error`.

@@ -24,7 +24,7 @@ pub struct Counts<'a> {
 /// The health of one measured run.
 ///
 /// Records lost, records of a wrong size, and any invariant of completeness that did not hold keep the kernel layer
-/// from being complete; a tree that left its cgroup makes it absent.
+/// from being complete; a tree that left its cgroup makes it absent, as does a run without a capture.
 #[must_use]
 pub fn health(summary: &Summary, counts: &Counts<'_>) -> ObservationHealth {
     let lost = summary.ringbuf_drops + summary.size_mismatches;
@@ -36,8 +36,11 @@ pub fn health(summary: &Summary, counts: &Counts<'_>) -> ObservationHealth {
         "complete"
     };
     let (coverage, scope) = network(kernel_layer, summary, counts.endpoints);
-    let mut notes = vec![kernel_note(summary, counts, coverage, scope)];
-    if !summary.proof.complete {
+    let mut notes = match summary.captured {
+        true => vec![kernel_note(summary, counts, coverage, scope)],
+        false => vec![CONTRACT_ONLY.to_owned()],
+    };
+    if summary.captured && !summary.proof.complete {
         notes.push(format!("capture_proof: incomplete: {}", summary.proof.reasons.join("; ")));
     }
     if let Some(decisions) = counts.decisions {
@@ -62,6 +65,9 @@ pub fn health(summary: &Summary, counts: &Counts<'_>) -> ObservationHealth {
         notes,
     }
 }
+
+/// The note of a run without a capture.
+pub const CONTRACT_ONLY: &str = "contract_only_mode: kernel and cgroup capture not wired in this revision";
 
 /// Network hooks, in the order of the note.
 const NETWORK_HOOKS: [&str; 3] = ["connect", "sendto", "sendmsg"];

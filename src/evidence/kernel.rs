@@ -19,6 +19,50 @@ pub const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
 const O_TMPFILE: u64 = 0o20_000_000; // the bit of its own; the one of O_DIRECTORY beside it differs between architectures
 
+/// Which table of labels kernel events are written by. The fields are the same, and `flags` decides in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelVersion {
+    /// `exclusive` stands at O_NOCTTY, as v0 froze it; older readers know no other.
+    #[default]
+    V0,
+    /// `exclusive` stands at O_EXCL.
+    V1,
+}
+
+impl KernelVersion {
+    /// By schema id.
+    #[must_use]
+    pub fn of(id: &str) -> Option<Self> {
+        match id {
+            schema::KERNEL_EVENT => Some(Self::V0),
+            schema::KERNEL_EVENT_V1 => Some(Self::V1),
+            _ => None,
+        }
+    }
+
+    /// That of a whole layer, which has one; v0 of an empty one.
+    #[must_use]
+    pub fn of_layer(events: &[KernelEvent]) -> Self {
+        events.first().and_then(|event| Self::of(&event.schema)).unwrap_or_default()
+    }
+
+    /// Schema id.
+    #[must_use]
+    pub const fn schema(self) -> &'static str {
+        match self {
+            Self::V0 => schema::KERNEL_EVENT,
+            Self::V1 => schema::KERNEL_EVENT_V1,
+        }
+    }
+
+    const fn exclusive(self) -> u64 {
+        match self {
+            Self::V0 => O_NOCTTY,
+            Self::V1 => O_EXCL,
+        }
+    }
+}
+
 /// Kinds of kernel event that this producer writes, with their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -88,6 +132,7 @@ pub struct Normaliser<'a> {
     processes: Vec<u32>,
     tally: Tally,
     endpoints: Endpoints,
+    version: KernelVersion,
 }
 
 /// What [`Normaliser`] gives at the end.
@@ -113,7 +158,15 @@ impl<'a> Normaliser<'a> {
             processes: Vec::new(),
             tally: Tally::default(),
             endpoints: Endpoints::default(),
+            version: KernelVersion::default(),
         }
+    }
+
+    /// Writes events of this version.
+    #[must_use]
+    pub const fn version(mut self, version: KernelVersion) -> Self {
+        self.version = version;
+        self
     }
 
     /// Takes the next effect.
@@ -130,7 +183,7 @@ impl<'a> Normaliser<'a> {
                     self.tally.count(rule, path)?;
                     return Ok(Sorted::Telemetry);
                 }
-                open(&mut event, effect)?;
+                open(&mut event, effect, self.version)?;
             }
             Kind::Exec if effect.return_value.is_some_and(|value| value < 0) => return Ok(Sorted::Other),
             Kind::Exec => event.value = effect.path.as_ref().and_then(whole_path),
@@ -172,7 +225,7 @@ impl<'a> Normaliser<'a> {
     fn blank(&self, kind: Kind, pid: u32) -> KernelEvent {
         let (name, event_type) = kind.name_and_id();
         KernelEvent {
-            schema: schema::KERNEL_EVENT.to_owned(),
+            schema: self.version.schema().to_owned(),
             run_id: self.run_id.to_owned(),
             seq: self.events.len() as u64,
             pid,
@@ -201,16 +254,17 @@ impl<'a> Normaliser<'a> {
 pub fn normalise(
     run_id: &str,
     work: Option<&str>,
+    version: KernelVersion,
     effects: impl IntoIterator<Item = Result<Effect>>,
 ) -> Result<Normalised> {
-    let mut normaliser = Normaliser::new(run_id, Filter::embedded()?, work);
+    let mut normaliser = Normaliser::new(run_id, Filter::embedded()?, work).version(version);
     for effect in effects {
         normaliser.take(&effect?)?;
     }
     Ok(normaliser.finish())
 }
 
-fn open(event: &mut KernelEvent, effect: &Effect) -> Result<()> {
+fn open(event: &mut KernelEvent, effect: &Effect, version: KernelVersion) -> Result<()> {
     let missing = |what: &str| {
         Error::new(Code::NotRepresentable, format!("expected {what} of an open, found none"))
             .at(format!("effect {}", effect.seq))
@@ -246,7 +300,7 @@ fn open(event: &mut KernelEvent, effect: &Effect) -> Result<()> {
     event.resolve = effect.resolve.filter(|resolve| *resolve != 0);
     event.return_value = Some(result);
     event.access_mode = Some(access_mode(flags).to_owned());
-    event.operation_flags = operation_flags(flags, O_NOCTTY);
+    event.operation_flags = operation_flags(flags, version.exclusive());
     event.status = Some(status(result).to_owned());
     Ok(())
 }
@@ -313,12 +367,8 @@ fn operation_flags(flags: u64, exclusive: u64) -> Vec<String> {
 #[must_use]
 pub fn first_fault(event: &KernelEvent) -> Option<(String, String)> {
     let fault = |expected: &str, found: String| Some((expected.to_owned(), found));
-    let exclusive = match event.schema.as_str() {
-        schema::KERNEL_EVENT => O_NOCTTY,
-        schema::KERNEL_EVENT_V1 => O_EXCL,
-        other => {
-            return fault("schema assay.runner.kernel_event.v0 or v1", other.to_owned());
-        }
+    let Some(version) = KernelVersion::of(&event.schema) else {
+        return fault("schema assay.runner.kernel_event.v0 or v1", event.schema.clone());
     };
     let kinds = [
         ("openat", 1),
@@ -381,7 +431,7 @@ pub fn first_fault(event: &KernelEvent) -> Option<(String, String)> {
             event.access_mode.clone().unwrap_or_else(|| "none".to_owned()),
         );
     }
-    let labels = operation_flags(flags, exclusive);
+    let labels = operation_flags(flags, version.exclusive());
     if event.operation_flags != labels {
         return fault(
             &format!("operation_flags [{}] for flags {flags:#o}", labels.join(",")),

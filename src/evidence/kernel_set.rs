@@ -4,6 +4,7 @@
 //! so each record carries how often it stands there. An extra write of a second run shows as a count.
 
 use super::contract::KernelEvent;
+use super::kernel::KernelVersion;
 use crate::capture::Effect;
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,10 @@ impl KernelSet {
     pub fn of_effects(
         run_id: &str,
         work: Option<&str>,
+        version: KernelVersion,
         effects: impl IntoIterator<Item = Result<Effect>>,
     ) -> Result<Self> {
-        let kernel = super::kernel::normalise(run_id, work, effects)?;
+        let kernel = super::kernel::normalise(run_id, work, version, effects)?;
         Ok(Self::of(run_id, &kernel.events, &kernel.processes))
     }
 

@@ -29,6 +29,7 @@ pub use contract::{
 };
 pub use effect_surface::EffectSurface;
 pub use filter::Filter;
+pub use kernel::KernelVersion;
 pub use kernel_set::KernelSet;
 pub use logs::Logs;
 pub use redaction::RedactionKey;

@@ -52,6 +52,7 @@ schemas! {
     "assay.runner.delegated_proof_pack.v1",
     "assay.runner.event.v0",
     "assay.runner.kernel_event.v0",
+    "assay.runner.kernel_event.v1",
     "assay.runner.observation_health.v0",
     "assay.runner.policy_event.v0",
     "assay.runner.sdk_event.v0",

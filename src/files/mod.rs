@@ -11,7 +11,7 @@ mod yaml;
 
 pub use atomic::{write_atomic, write_json};
 pub use beneath::{Draft, DraftFolder, EntryKind, RootPath};
-pub use canonical::{compact, pretty_sorted};
+pub use canonical::{compact, jcs, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};
 pub use sniff::unlike_text;

@@ -8,6 +8,7 @@ mod build;
 pub mod claims;
 mod finding;
 pub mod git;
+pub mod incident;
 pub mod manifest;
 mod merge;
 mod names;

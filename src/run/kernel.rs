@@ -3,7 +3,7 @@
 use super::{Failure, Measure, Measured, Run};
 use crate::capture::Loaded;
 use crate::error::{Error, Result};
-use crate::evidence::RedactionKey;
+use crate::evidence::{KernelVersion, RedactionKey};
 use crate::files::RootPath;
 use crate::gate::dependencies::{self, Inspector, Interpreter};
 use crate::gate::{Definition, Entry, Presence, Selection, ServerPolicySource};
@@ -33,6 +33,7 @@ pub struct Fit {
     hide: Vec<PathBuf>,
     ring_bytes: u32,
     slow: u32,
+    kernel_event: KernelVersion,
     /// One set for all runs: the kernel's check of the programs takes longer than most fixtures.
     programs: Option<Loaded>,
     doctor: Report,
@@ -62,6 +63,8 @@ pub struct Wanted<'a> {
     pub ring_bytes: u32,
     /// What time limits are multiplied by.
     pub slow: u32,
+    /// What kernel events are written as.
+    pub kernel_event: KernelVersion,
 }
 
 impl Fit {
@@ -93,8 +96,8 @@ impl Fit {
             &host,
             &mut programs,
         )?;
-        let Wanted { hide, ring_bytes, slow, .. } = wanted.clone();
-        Ok(Self { host, key, user, inspector, hide, ring_bytes, slow, programs, doctor })
+        let Wanted { hide, ring_bytes, slow, kernel_event, .. } = wanted.clone();
+        Ok(Self { host, key, user, inspector, hide, ring_bytes, slow, kernel_event, programs, doctor })
     }
 
     /// What was found of the host before the first run.
@@ -142,6 +145,7 @@ impl Fit {
             timeout: Some(Duration::from_secs(definition.timeout_seconds) * self.slow),
             slow: self.slow,
             ring_bytes: self.ring_bytes,
+            kernel_event: self.kernel_event,
             sdk_log: log(definition.layers.sdk),
             decision_log: log(definition.layers.policy),
             policies: policies(gate, interpreters)?,

@@ -170,6 +170,7 @@ impl Measure for Script {
         let interrupted = matches!(change, Some(Change::Interrupted));
         let summary = Summary {
             run_id: gate.definition.run_id.clone(),
+            captured: true,
             outcome: Outcome {
                 exit_code: Some(0),
                 signal: None,
@@ -194,6 +195,7 @@ impl Measure for Script {
             command: &gate.definition.command,
             env_keys: &[],
             work: Some(crate::host::WORK),
+            kernel_event: Default::default(),
         };
         let outputs = Outputs {
             archive: out.join(&gate.definition.archive),

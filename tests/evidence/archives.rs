@@ -507,12 +507,19 @@ fn all_that_is_wrong_is_collected() {
 
 #[test]
 fn archives_of_other_producers_verify() {
-    // A v1 kernel line, a blocked connect, an older note: written by others, read by us.
+    // Kernel lines of v1, an older note: written by others, read by us.
     let mut parts = Parts::whole();
-    parts.forge(member::KERNEL, "kernel_event.v0", "kernel_event.v1");
+    let layer = String::from_utf8(parts.get(member::KERNEL).clone()).unwrap();
+    *parts.get(member::KERNEL) = layer.replace("kernel_event.v0", "kernel_event.v1").into_bytes();
+    parts.seal(member::KERNEL);
     let bytes = parts.bytes();
     assert!(accepted_elsewhere(&bytes));
     Archive::from_bytes(&bytes).unwrap();
+    // Labels of one layer are of one table.
+    let mut mixed = Parts::whole();
+    mixed.forge(member::KERNEL, "kernel_event.v0", "kernel_event.v1");
+    let findings = examine(&mixed.bytes()).unwrap_err();
+    assert!(findings[0].to_string().contains("the layer's schema"), "{findings:?}");
     let mut parts = Parts::whole();
     parts.forge(member::HEALTH, "s4_policy_capture: decision_events=1", "s4_policy_capture: policy_events=1");
     parts.forge(member::HEALTH, "\"platform\"", "\"colour\":\"red\",\"platform\"");

@@ -254,11 +254,14 @@ fn no_secret_reaches_any_file() {
     assert_eq!(files, 5);
     let work = Some("/run/assay-gates/work");
     let lines = || effects_file::read(&folder.path().join("effects.ndjson")).unwrap();
-    assert_eq!(KernelSet::of_effects(RUN, work, lines()).unwrap(), written.kernel_set);
+    assert_eq!(KernelSet::of_effects(RUN, work, Default::default(), lines()).unwrap(), written.kernel_set);
     let calls: ToolEffects = serde_json::from_value(json(&folder.path().join("tool_effects.json"))).unwrap();
     let archive = Archive::open(&outputs(folder.path()).archive.path()).unwrap();
     assert_eq!(calls.rederived(work, lines(), &archive.policy).unwrap(), calls);
-    assert_eq!(assay_gates::evidence::kernel::normalise(RUN, work, lines()).unwrap().events, archive.kernel);
+    assert_eq!(
+        assay_gates::evidence::kernel::normalise(RUN, work, Default::default(), lines()).unwrap().events,
+        archive.kernel
+    );
     for path in assay_gates::evidence::archive::member::ALL {
         let text = String::from_utf8_lossy(archive.member(path).unwrap());
         assert!(!text.contains("abcdefgh12345678"), "{path}");
@@ -277,6 +280,7 @@ fn a_run_id_that_is_not_safe_or_not_the_recordings_is_refused() {
             command: &[],
             env_keys: &[],
             work: None,
+            kernel_event: Default::default(),
         };
         let error = assay_gates::evidence::assemble(
             &facts,
@@ -303,6 +307,7 @@ fn a_recording_that_breaks_off_gives_its_own_error_and_keeps_what_came() {
         command: &[],
         env_keys: &[],
         work: None,
+        kernel_event: Default::default(),
     };
     let error = assay_gates::evidence::assemble(
         &facts,

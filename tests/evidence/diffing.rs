@@ -49,7 +49,7 @@ fn gemini() -> Side {
     side
 }
 
-fn prefix(text: &str) -> WorkPrefix {
+pub fn prefix(text: &str) -> WorkPrefix {
     WorkPrefix::parse(text).unwrap()
 }
 
@@ -652,7 +652,7 @@ fn an_archive_in_memory_and_its_effects_make_a_side() {
 }
 
 /// Runs that were recorded on a real kernel: an agent of each SDK, and one whose tool call writes what nobody reports.
-fn recorded(name: &str) -> Evidence {
+pub fn recorded(name: &str) -> Evidence {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/evidence/recorded").join(name);
     Evidence::open(&folder, None).unwrap()
 }

@@ -91,6 +91,7 @@ pub fn summary() -> Summary {
     let hook = |emitted| HookCount { emitted, dropped: 0 };
     Summary {
         run_id: RUN.to_owned(),
+        captured: true,
         outcome: Outcome {
             exit_code: Some(0),
             signal: None,
@@ -190,6 +191,7 @@ pub fn assembled(folder: &Path, summary: &Summary, effects: Vec<Effect>, logs: &
         command: &command,
         env_keys: &["ASSAY_RUNNER_SDK_EVENT_LOG".to_owned(), "ASSAY_RUNNER_RUN_ID".to_owned()],
         work: Some("/run/assay-gates/work"),
+        kernel_event: Default::default(),
     };
     assemble(&facts, summary, effects.into_iter().map(Ok), logs, &KEY, &outputs(folder))
 }

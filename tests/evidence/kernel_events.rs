@@ -4,12 +4,17 @@ use crate::fixtures::{RUN, connect, effect, exec, open, path};
 use assay_gates::capture::{Effect, Operation, PathState, PathValue};
 use assay_gates::error::{Code, Result};
 use assay_gates::evidence::kernel::{MAX_RECORDS, Normaliser, first_fault};
-use assay_gates::evidence::{Filter, KernelEvent};
+use assay_gates::evidence::schema::validate;
+use assay_gates::evidence::{Filter, KernelEvent, KernelVersion};
 use assay_runner_schema::KernelLayerEvent;
 
 fn normalised(effects: &[Effect]) -> Result<Vec<KernelEvent>> {
+    normalised_as(KernelVersion::V0, effects)
+}
+
+fn normalised_as(version: KernelVersion, effects: &[Effect]) -> Result<Vec<KernelEvent>> {
     let filter = Filter::embedded()?;
-    let mut normaliser = Normaliser::new(RUN, filter, Some("/run/assay-gates/work"));
+    let mut normaliser = Normaliser::new(RUN, filter, Some("/run/assay-gates/work")).version(version);
     for effect in effects {
         normaliser.take(effect)?;
     }
@@ -49,12 +54,36 @@ fn every_combination_of_flags_is_accepted_by_the_published_validator() {
                     .map(|(_, bit)| bit)
                     .sum::<u64>();
             for result in [3, -13] {
-                let event = only(open(0, "/w/x", flags, result));
-                assert_eq!(first_fault(&event), None);
-                assert!(accepted_elsewhere(&event), "{event:?}");
+                for version in [KernelVersion::V0, KernelVersion::V1] {
+                    let event = normalised_as(version, &[open(0, "/w/x", flags, result)]).unwrap().remove(0);
+                    assert_eq!(event.schema, version.schema());
+                    assert_eq!(first_fault(&event), None);
+                    assert!(accepted_elsewhere(&event), "{event:?}");
+                    validate(version.schema(), &serde_json::to_value(&event).unwrap()).unwrap();
+                    // Under the other schema the same labels are wrong wherever the two tables differ.
+                    let other = match version {
+                        KernelVersion::V0 => KernelVersion::V1,
+                        KernelVersion::V1 => KernelVersion::V0,
+                    };
+                    let mut renamed = event.clone();
+                    renamed.schema = other.schema().to_owned();
+                    let same = (flags & 0o400 != 0) == (flags & 0o200 != 0);
+                    assert_eq!(first_fault(&renamed).is_none(), same, "{renamed:?}");
+                    assert_eq!(accepted_elsewhere(&renamed), same, "{renamed:?}");
+                }
             }
         }
     }
+}
+
+#[test]
+fn exclusive_stands_at_o_excl_in_v1() {
+    let labels = |flags| {
+        let events = normalised_as(KernelVersion::V1, &[open(0, "/w/x", flags, 3)]).unwrap();
+        events[0].operation_flags.clone()
+    };
+    assert_eq!(labels(0o200), ["exclusive"]);
+    assert!(labels(0o400).is_empty());
 }
 
 #[test]

@@ -2,10 +2,13 @@
 
 mod archives;
 mod assembling;
+mod contract_only;
+mod contracts;
 mod correlating;
 mod diffing;
 mod filtering;
 mod fixtures;
+mod incidents;
 mod initiating;
 mod kernel_events;
 mod log_files;

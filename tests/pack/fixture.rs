@@ -236,6 +236,7 @@ impl Measure for Script {
             command: &definition.command,
             work: Some("/run/assay-gates/work"),
             env_keys: &[],
+            kernel_event: Default::default(),
         };
         let outputs = Outputs {
             archive: run.out.join(&definition.archive),

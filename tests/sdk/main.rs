@@ -4,6 +4,7 @@
 mod support;
 
 mod bumped;
+mod consumers;
 mod definitions;
 mod dependencies;
 mod measured;

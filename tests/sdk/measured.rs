@@ -17,7 +17,13 @@ const MATRIX: [(&str, &str, &str); 8] = [
     ("scenario-runtime-side-effect", "scenario_runtime_side_effect", "diagnostic_only"),
     ("scenario-weak-join-fallback", "scenario_weak_join_fallback", "diagnostic_only"),
 ];
-const OTHERS: [&str; 3] = ["gemini-google-genai-kernel-policy", "two-decisions", "unbound-tool-call"];
+const OTHERS: [&str; 5] = [
+    "gemini-google-genai-kernel-policy",
+    "two-decisions",
+    "unbound-tool-call",
+    "kernel-only",
+    "kernel-policy",
+];
 
 pub fn assay_gates(state: &Path) -> Command {
     let mut command = Command::cargo_bin("assay-gates").unwrap();
@@ -32,15 +38,15 @@ pub fn run(root: &Path, gates_dir: &Path, gates: &str, more: &[&str]) -> Output 
     command.arg("--gates-dir").arg(gates_dir).args(more).output().unwrap()
 }
 
-struct Measured {
+pub struct Measured {
     _folder: tempfile::TempDir,
-    root: PathBuf,
+    pub root: PathBuf,
     report: Value,
     exit: Option<i32>,
 }
 
 /// Every SDK gate, three runs each, into one root; `None` where this process may not measure.
-fn measured() -> Option<&'static Measured> {
+pub fn measured() -> Option<&'static Measured> {
     static ONCE: OnceLock<Option<Measured>> = OnceLock::new();
     ONCE.get_or_init(|| {
         if !support::need_root() {

@@ -30,6 +30,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
             hide: vec![root.to_path_buf(), ROOTS.into()],
             ring_bytes: args.ring_bytes,
             slow: args.slow,
+            kernel_event: args.kernel_event.into(),
         },
     ))?;
     let root = ProofRoot::open(root)?;

@@ -79,6 +79,7 @@ fn of_true(user: &MeasuredUser, folder: &RootPath) -> Measurement {
         timeout: Some(LIMIT),
         slow: 1,
         ring_bytes: RING_BYTES,
+        kernel_event: Default::default(),
         sdk_log: None,
         decision_log: None,
         policies: Policies::default(),

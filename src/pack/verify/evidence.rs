@@ -5,7 +5,7 @@ use crate::capture::CaptureProof;
 use crate::error::Error;
 use crate::evidence::archive::{examine, member};
 use crate::evidence::filter::{Filter, FilterReport};
-use crate::evidence::kernel::Normaliser;
+use crate::evidence::kernel::{KernelVersion, Normaliser};
 use crate::evidence::{Archive, EffectSurface, KernelSet, ToolEffects, effects, strict};
 use crate::host::WORK;
 use crate::judge::scenario::RunFiles;
@@ -215,7 +215,8 @@ impl Check<'_> {
         let mut totals = EffectTotals::default();
         let rules = Filter::embedded()?;
         let work = Some(WORK);
-        let mut normaliser = Normaliser::new(archive.run_id(), rules, work);
+        let mut normaliser =
+            Normaliser::new(archive.run_id(), rules, work).version(KernelVersion::of_layer(&archive.kernel));
         for effect in lines {
             let effect = effect?;
             normaliser.take(&effect)?;

@@ -61,6 +61,7 @@ impl Trial {
             timeout: Some(Duration::from_secs(60)),
             slow: 1,
             ring_bytes: assay_gates::capture::RING_BYTES,
+            kernel_event: Default::default(),
             sdk_log: None,
             decision_log: None,
             archive: held.join("out/runner-hostile.tar.gz"),

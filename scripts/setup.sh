@@ -4,6 +4,7 @@
 #   setup.sh test    what the tests need on top
 #   setup.sh lint    what the linters need on top
 #   setup.sh kernels what measuring on other kernels needs on top
+#   setup.sh hosts   what booting whole systems needs on top
 set -eu
 cd "$(dirname "$0")/.."
 # Where rustup puts its programs, and where links to a distribution's versioned ones are put; make does the same.
@@ -120,6 +121,14 @@ missing_for_kernels() {
 	# The initramfs takes busybox along, so it must need no libraries.
 	have busybox && ! ldd "$(command -v busybox)" >/dev/null 2>&1 || echo busybox-static
 	have cpio || echo cpio
+	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+}
+
+missing_for_hosts() {
+	have qemu-system-x86_64 || echo qemu-system-x86
+	have debootstrap || echo debootstrap
+	have mke2fs || echo e2fsprogs
+	have strip || echo binutils
 	[ -f /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
@@ -274,12 +283,16 @@ kernels)
 	apt $(missing_for_kernels)
 	rust_for_kernels
 	;;
+hosts)
+	# shellcheck disable=SC2046
+	apt $(missing_for_hosts)
+	;;
 lint)
 	rust_linters
 	cargo_deny
 	;;
 *)
-	echo "setup.sh build|test|lint|kernels" >&2
+	echo "setup.sh build|test|lint|kernels|hosts" >&2
 	exit 2
 	;;
 esac

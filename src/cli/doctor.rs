@@ -51,6 +51,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     use crate::gate::Catalog;
     use crate::host::doctor::{Options, examine};
     use crate::host::rights::Rights;
+    crate::host::units::check()?;
     crate::host::stop::watch()?;
     let load = || Catalog::load(&args.gates_dir)?.only(&args.gates);
     let catalog = Rights::of_caller()?.act(|| args.gates_dir.is_dir().then(load).transpose())?;

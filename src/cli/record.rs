@@ -204,6 +204,7 @@ mod imp {
 
     pub(super) fn run(args: Args) -> Result<Exit> {
         let run_id = args.run_id()?;
+        crate::host::units::check()?;
         crate::host::stop::watch()?;
         let key = RedactionKey::of_caller()?;
         let host = Host::enter(&run_id)?;

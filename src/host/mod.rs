@@ -47,6 +47,8 @@ pub mod state;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod stop;
 #[cfg(all(feature = "capture", target_os = "linux"))]
+pub mod units;
+#[cfg(all(feature = "capture", target_os = "linux"))]
 pub mod user;
 
 /// Prefix of everything that this tool creates on a host: cgroups, folders, network namespaces.

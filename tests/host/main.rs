@@ -13,3 +13,4 @@ mod hostile;
 mod processes;
 mod record;
 mod sandbox;
+mod units;

@@ -4,7 +4,7 @@ use super::{Args, Format};
 use crate::error::{Exit, Result};
 use crate::gate::{Catalog, Selection};
 use crate::host::state::cleanup_record;
-use crate::host::{interrupt, stop};
+use crate::host::{interrupt, stop, units};
 use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
 use crate::run::{self as job, BaselineUse, Options, ProofRoot, ROOTS, Source, Wanted};
 use std::path::Path;
@@ -12,6 +12,7 @@ use std::path::Path;
 /// Measures, shows, and builds the proof pack.
 pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Path) -> Result<Exit> {
     ProofRoot::allow(root)?;
+    units::check()?;
     stop::watch()?;
     let resume = resume_line(args, root);
     let said = resume.clone();

@@ -20,7 +20,7 @@ async function errors(name, content) {
 const workflows = readdirSync(`${github}workflows`).filter((name) => /\.ya?ml$/.test(name));
 
 test('there are the workflows that the project ships', () => {
-  assert.deepEqual(workflows.sort(), ['ci.yml', 'fresh.yml', 'gates-fleet.yml', 'gates.yml', 'host-health.yml', 'lane.yml', 'release.yml']);
+  assert.deepEqual(workflows.sort(), ['ci.yml', 'fresh.yml', 'gates-fleet.yml', 'gates.yml', 'host-health.yml', 'hosts.yml', 'lane.yml', 'release.yml']);
 });
 
 for (const name of workflows) {

@@ -7,7 +7,7 @@ use crate::gate::{Catalog, Group};
 use crate::github::rest::{Branch, Client, RunTarget};
 use crate::lane::{
     Check, Claim, Decision, LaneContract, PackFacts, Required, RunOutcome, Status, changed_files, check,
-    file_at, object_of, resolve, run_facts, standing_proof, test_only_locks, yaml_digests_below,
+    file_at, job_logs, object_of, resolve, run_facts, standing_proof, test_only_locks, yaml_digests_below,
 };
 use crate::pack::{UnverifiedPack, VerifiedPack};
 use crate::report;
@@ -21,7 +21,8 @@ use std::time::Duration;
 #[command(after_help = "\
 The rules are data: gates/lanes.yaml. Files that no rule knows need every gate.
 A pack proves a head when it verifies, is the artifact of the run, measured the trees that the head has, every
-required gate passed, and GitHub's own record of the `Gate: <id>` steps says the same, in both directions.
+required gate passed, and GitHub's own record of the `Gate: <id>` steps says the same, in both directions, and the
+log of the job holds the nonce and the end of each gate's chain, printed while its step ran.
 What is required follows from the protected branch as GitHub has it; definitions and policies must be the head's.
 A run that failed, was cancelled or ended in any other way is named by --run without --prove: the status says so, and a
 proof that stands already is taken back by a failure alone.
@@ -235,7 +236,8 @@ fn prove(args: &Args, head: String, pack: &Path, run: u64) -> Result<Exit> {
     let (decision, checks, posted) = with_client(settings, async |client| {
         let (branch, base) = protected(args, &client).await?;
         let (contract, decision) = decision(args, base, head)?;
-        let recorded = run_facts(&client, run).await?;
+        let mut recorded = run_facts(&client, run).await?;
+        recorded.logs = job_logs(&client, run, recorded.run_attempt.parse().unwrap_or(1)).await?;
         let claim = Claim {
             decision: &decision,
             repository: &repository,

@@ -6,6 +6,7 @@ use crate::error::{Code, Error, Exit, Result};
 use crate::evidence::archive::{Finding, examine, read_bounded};
 use crate::evidence::{Archive, archive::member};
 use crate::files::{Sha256Digest, pretty_sorted, sha256};
+use crate::github::rest::{RunTarget, Target};
 use crate::report;
 use clap::Args as ClapArgs;
 use std::io::Read;
@@ -20,6 +21,7 @@ Examples:
   assay-gates verify run.tar.gz --format json | jq .findings
   assay-gates verify assay-runner-proof-upload
   assay-gates verify pack.zip --attestation attestation-bundle.json --repo owner/name
+  assay-gates verify pack.zip --run owner/name#1234567
 
 Exit code 0 when it verifies, 14 with everything that is wrong when it does not.
 Verified means whole and consistent. It does not say who wrote it.")]
@@ -39,6 +41,12 @@ pub struct Args {
     /// Repository whose workflow must have made the attestation
     #[arg(long, value_name = "OWNER/NAME", requires = "attestation")]
     repo: Option<String>,
+    /// Workflow run that must have measured the pack: what GitHub recorded of it, steps and log, is compared
+    #[arg(long, value_name = "OWNER/NAME#ID", value_parser = of_run)]
+    run: Option<OfRun>,
+    /// Base URL of GitHub's API, for --run
+    #[arg(long, value_name = "URL", env = "GITHUB_API_URL", requires = "run")]
+    api_url: Option<String>,
     /// What standard output carries
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -51,6 +59,34 @@ enum Format {
     Human,
     /// One JSON object
     Json,
+}
+
+/// A run of a repository, and the host that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OfRun {
+    /// Host, when a URL named one.
+    pub host: Option<String>,
+    /// `owner/name`.
+    pub repository: String,
+    /// The run.
+    pub run: u64,
+}
+
+/// `owner/name#ID`, or the page of the run.
+fn of_run(text: &str) -> std::result::Result<OfRun, String> {
+    let wrong = || "expected OWNER/NAME#ID, or the URL of a run".to_owned();
+    if text.contains("://") {
+        return match Target::parse(text) {
+            Ok(Target::Run(RunTarget { host, repository: Some(repository), run: Some(run), .. })) => {
+                Ok(OfRun { host, repository, run })
+            }
+            _ => Err(wrong()),
+        };
+    }
+    let (repository, run) = text.split_once('#').ok_or_else(wrong)?;
+    let run = run.parse().map_err(|_| wrong())?;
+    let plain = repository.split('/').count() == 2 && !repository.split('/').any(str::is_empty);
+    plain.then(|| OfRun { host: None, repository: repository.to_owned(), run }).ok_or_else(wrong)
 }
 
 fn digest(text: &str) -> std::result::Result<Sha256Digest, String> {
@@ -98,9 +134,13 @@ pub fn run(args: &Args) -> Result<Exit> {
             path: &args.file,
             sha256: args.sha256,
             attestation: args.attestation.as_deref().zip(args.repo.as_deref()),
+            run: args.run.as_ref().map(|run| (run, args.api_url.as_deref())),
             json: args.format == Format::Json,
         };
         return super::verify_pack::run(&wanted);
+    }
+    if args.run.is_some() {
+        return Err(Error::new(Code::Usage, "a run leaves a pack: --run is not for an archive"));
     }
     if args.attestation.is_some() {
         return Err(Error::new(Code::Usage, "attestations cover packs: --attestation is not for an archive"));

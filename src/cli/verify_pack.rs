@@ -1,10 +1,18 @@
 //! `assay-gates verify` of a proof pack.
 
+use super::github::with_client;
+use super::verify::OfRun;
 use crate::error::{Code, Error, Exit, Result};
 use crate::files::{Sha256Digest, pretty_sorted};
-use crate::pack::{self, Finding, Verification};
+use crate::github::rest::{Settings, api_of_host, token};
+use crate::lane::{PackFacts, job_logs, recorded, run_facts};
+use crate::pack::{self, Finding, Verification, VerifiedPack};
 use crate::report;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a rate limit may hold the command up.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What was asked for.
 pub(super) struct Wanted<'a> {
@@ -14,6 +22,8 @@ pub(super) struct Wanted<'a> {
     pub sha256: Option<Sha256Digest>,
     /// A bundle, and the repository that must have made it.
     pub attestation: Option<(&'a Path, &'a str)>,
+    /// The run that must have measured it, and the API that has it.
+    pub run: Option<(&'a OfRun, Option<&'a str>)>,
     /// Standard output carries JSON.
     pub json: bool,
 }
@@ -47,6 +57,9 @@ pub(super) fn run(wanted: &Wanted<'_>) -> Result<Exit> {
             Err(error) => return Err(error),
         }
     }
+    if let (Some((run, api)), Some(pack)) = (wanted.run, &verified) {
+        compare(&mut outcome, pack, run, api)?;
+    }
     if wanted.json {
         report::data(&pretty_sorted(&outcome)?);
     } else if outcome.verified {
@@ -64,6 +77,38 @@ pub(super) fn run(wanted: &Wanted<'_>) -> Result<Exit> {
         }
     }
     Ok(if outcome.verified { Exit::Passed } else { Exit::EvidenceInvalid })
+}
+
+/// GitHub's own record of the run: its facts, its steps, and the log that knows each chain.
+fn compare(outcome: &mut Verification, pack: &VerifiedPack, of: &OfRun, api: Option<&str>) -> Result<()> {
+    let host = of.host.as_deref().unwrap_or("github.com");
+    let settings = Settings {
+        token: token(host, api.is_some()),
+        base_url: api.map_or_else(|| api_of_host(host), str::to_owned),
+        repository: of.repository.clone(),
+        patience: PATIENCE,
+    };
+    let facts = PackFacts::of(pack, str::to_owned);
+    let run = with_client(settings, async |client| {
+        let mut run = run_facts(&client, of.run).await?;
+        run.logs = job_logs(&client, of.run, run.run_attempt.parse().unwrap_or(1)).await?;
+        Ok(run)
+    })?;
+    let checks = recorded(&of.repository, &facts, &run);
+    let page = format!("{}#{}", of.repository, of.run);
+    for check in checks.iter().filter(|check| !check.held) {
+        let expected = format!("what GitHub recorded of the run: {}", check.name);
+        refuse(outcome, Finding::new("run_record", page.clone(), expected, check.detail.clone()));
+    }
+    if outcome.verified {
+        outcome
+            .not_established
+            .retain(|what| what != pack::verify::NOT_ESTABLISHED[1] && !what.ends_with("(--run)"));
+        outcome.established.push(format!(
+            "repository, commit and workflow run are {page}'s, its steps are those of the gates, and its job's log holds the nonce and the end of each chain"
+        ));
+    }
+    Ok(())
 }
 
 fn refuse(outcome: &mut Verification, finding: Finding) {

@@ -24,6 +24,7 @@ schemas! {
     "assay.gates.baseline.v0",
     "assay.gates.baseline_diff.v0",
     "assay.gates.capture_proof.v0",
+    "assay.gates.chain.v0",
     "assay.gates.claims.v0",
     "assay.gates.cleanup.v0",
     "assay.gates.cleanup_plan.v0",

@@ -3,9 +3,11 @@
 //! Never on the pack's word alone: what the pack says must agree with the trees of the head as git has them, with
 //! the run as the API has it, and with the steps that the API recorded, in both directions.
 
+use super::chained::{GATE_STEP, JobLog, logged};
 use super::decision::{Decision, Required};
 use crate::files::Sha256Digest;
 use crate::pack::VerifiedPack;
+use crate::pack::verify::Chained;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,6 +36,8 @@ pub struct PackFacts {
     pub ground: BTreeMap<String, Sha256Digest>,
     /// Path to git object; `None` where the pack could not say.
     pub trees: BTreeMap<String, Option<String>>,
+    /// What the job's log must hold.
+    pub chains: Vec<Chained>,
 }
 
 impl PackFacts {
@@ -68,6 +72,7 @@ impl PackFacts {
                 .iter()
                 .map(|(path, tree)| (path.clone(), tree.oid.clone()))
                 .collect(),
+            chains: pack.chains().to_vec(),
         }
     }
 }
@@ -93,6 +98,8 @@ pub struct RunFacts {
     pub artifacts: BTreeMap<String, Option<String>>,
     /// Every step of every job of that attempt.
     pub steps: Vec<StepFact>,
+    /// The jobs that measured, with their logs.
+    pub logs: Vec<JobLog>,
 }
 
 /// A step as the API has it.
@@ -144,21 +151,39 @@ pub fn check(claim: &Claim<'_>, pack: &PackFacts, run: &RunFacts) -> Vec<Check> 
     let word =
         if protected { "is protected" } else { "is not, so whoever is checked can choose what is asked" };
     checks.note("base_protected", protected, format!("{base} {word}"));
-    same(&mut checks, "repository", claim.repository, &pack.repository);
     same(&mut checks, "workflow_path", claim.workflow_path, &pack.workflow_path);
     same(&mut checks, "run_workflow_path", claim.workflow_path, &run.workflow_path);
+    checks.0.extend(recorded(claim.repository, pack, run).into_iter().filter(|check| check.name != OF_PACK));
     same(&mut checks, "run_event", "workflow_dispatch", &run.event);
-    same(&mut checks, "run_id", &run.run_id, &pack.run_id);
-    same(&mut checks, "run_attempt", &run.run_attempt, &pack.run_attempt);
-    same(&mut checks, "run_head", &run.head_sha, &pack.head_sha);
     same(&mut checks, "run_status", "completed", &run.status);
     same(&mut checks, "run_conclusion", "success", run.conclusion.as_deref().unwrap_or("none"));
     same(&mut checks, "build_ebpf", "true", &pack.build_ebpf);
     digest(&mut checks, pack, run);
     gates(&mut checks, claim, pack);
-    witness(&mut checks, pack, run);
     ground(&mut checks, claim, pack);
     content(&mut checks, claim, pack);
+    checks.0
+}
+
+/// The workflow of the run, where no other one is asked for.
+const OF_PACK: &str = "pack_workflow_path";
+
+/// What the pack says of the run that measured, against GitHub's own record of that run: its facts, its steps, its log.
+#[must_use]
+pub fn recorded(repository: &str, pack: &PackFacts, run: &RunFacts) -> Vec<Check> {
+    let mut checks = Checks(Vec::new());
+    for (name, expected, found) in [
+        ("repository", repository, &pack.repository),
+        (OF_PACK, run.workflow_path.as_str(), &pack.workflow_path),
+        ("run_id", &run.run_id, &pack.run_id),
+        ("run_attempt", &run.run_attempt, &pack.run_attempt),
+        ("run_head", &run.head_sha, &pack.head_sha),
+    ] {
+        checks.note(name, expected == found, format!("expected {expected}, found {found}"));
+    }
+    witness(&mut checks, pack, run);
+    let (held, found) = logged(&pack.chains, &run.logs);
+    checks.note("chain_in_log", held, found);
     checks.0
 }
 
@@ -229,7 +254,7 @@ fn witness(checks: &mut Checks, pack: &PackFacts, run: &RunFacts) {
         .steps
         .iter()
         .filter_map(|step| {
-            Some((step.name.strip_prefix("Gate: ")?, step.conclusion.as_deref().unwrap_or("none")))
+            Some((step.name.strip_prefix(GATE_STEP)?, step.conclusion.as_deref().unwrap_or("none")))
         })
         .collect();
     let claimed: BTreeSet<&str> =
@@ -388,6 +413,10 @@ mod tests {
                     .map(|gate| (format!("payload/gates/{gate}/definition.yaml"), sha256(b"d")))
                     .into(),
                 trees,
+                chains: vec![Chained {
+                    gate: "one".into(),
+                    lines: vec!["chain begin gate=one nonce=0".into()],
+                }],
             },
             run: RunFacts {
                 run_id: "7".into(),
@@ -404,6 +433,15 @@ mod tests {
                     step("Gate: one", "success"),
                     step("Gate: two", "success"),
                 ],
+                logs: vec![JobLog {
+                    job: "Measure".into(),
+                    steps: vec![(
+                        "Gate: one".into(),
+                        "2026-11-21T10:00:00Z".parse().unwrap(),
+                        "2026-11-21T10:00:09Z".parse().unwrap(),
+                    )],
+                    text: "2026-11-21T10:00:01.5Z chain begin gate=one nonce=0\n".into(),
+                }],
             },
         }
     }
@@ -433,7 +471,10 @@ mod tests {
     #[test]
     fn each_single_disagreement_is_found_and_named() {
         type Change = (&'static str, fn(&mut World));
-        let changes: [Change; 24] = [
+        let changes: [Change; 27] = [
+            ("chain_in_log", |w| w.run.logs.clear()),
+            ("chain_in_log", |w| w.pack.chains.clear()),
+            ("chain_in_log", |w| w.pack.chains[0].lines[0].push('1')),
             ("base_protected", |w| w.protected = false),
             ("judged_by_head", |w| w.gates_of_head.clear()),
             ("judged_by_head", |w| w.pack.ground.pop_first().map_or((), drop)),

@@ -1,6 +1,7 @@
 //! The run as a person watches it: one line a run and a gate; groups inside Actions; a spinner on a terminal.
 
 use super::{Event, Sink, output};
+use crate::run::chain::MARK;
 use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -108,6 +109,9 @@ impl Sink for Human {
             Event::Line { text, .. } => {
                 if let Some(diff) = text.strip_prefix("diff | ") {
                     self.measured_line(diff);
+                } else if text.starts_with(MARK) && self.place == Place::Actions {
+                    // As it is: the job's log is what a chain is held against.
+                    output::diagnostic(text);
                 }
             }
             Event::GateFinished { gate, status, agree, elapsed_ms, reasons, .. } => {

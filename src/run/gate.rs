@@ -1,6 +1,7 @@
 //! One gate: its runs, their acceptance, their agreement, the verdict.
 
 use super::baseline::{self, BaselineUse};
+use super::chain::Chain;
 use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, Run, readback, words};
 use crate::error::{Exit, Result};
@@ -54,8 +55,12 @@ pub(super) fn run(
     }
     root.begin_gate(gate)?;
     root.write_ground(entry)?;
-    let mut log = Log { root, gate, sink };
+    let chain = Chain::open(root.gate(gate), gate)?;
+    let mut log = Log { root, gate, sink, chain };
     log.event(Event::GateStarted { gate: gate.clone() });
+    // In the log of the step before anything is measured: evidence from elsewhere does not know it.
+    let begun = log.chain.begin()?;
+    log.said(begun)?;
     if let Some(reason) = baseline_missing(&entry.definition, before) {
         let verdict = GateVerdict::skipped(gate, Exit::CaptureIncomplete, reason);
         return reviewed(entry, verdict, reviewer, before, log);
@@ -178,6 +183,7 @@ fn one_run(
         run.last_words = words::last(&tail(&out.join("stderr.log")));
     }
     root.write_result(gate, &run)?;
+    log.chain.run(number, &out)?;
     // Before anybody is told that it is done.
     out.sync()?;
     log_run(entry, &run, &out, log)?;
@@ -281,9 +287,14 @@ struct Log<'a> {
     root: &'a ProofRoot,
     gate: &'a str,
     sink: &'a mut dyn Sink,
+    chain: Chain,
 }
 
 impl Log<'_> {
+    fn said(&mut self, line: Option<String>) -> Result<()> {
+        line.map_or(Ok(()), |line| self.line(&line))
+    }
+
     fn event(&mut self, event: Event) {
         self.sink.event(&event);
     }
@@ -305,6 +316,8 @@ impl Log<'_> {
         }
         self.line(&format!("gate {}: {}", self.gate, verdict.status.word()))?;
         self.root.write_verdict(&verdict)?;
+        let ended = self.chain.end()?;
+        self.said(ended)?;
         self.event(Event::GateFinished {
             gate: self.gate.to_owned(),
             status: verdict.status.word().to_owned(),

@@ -1,6 +1,7 @@
 //! The main job: takes a selection of gates through the stages, each result on disk before the next step.
 
 mod baseline;
+pub mod chain;
 mod gate;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 mod kernel;

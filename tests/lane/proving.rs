@@ -4,7 +4,7 @@ use crate::fixture::{GATE, POLICY, definition, passed_root, provenance, shipped}
 use crate::history::Repository;
 use assay_gates::files::sha256_file;
 use assay_gates::judge::claims::ClaimClass::ThreeLayers;
-use assay_gates::pack::build;
+use assay_gates::pack::{UnverifiedPack, build};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use wiremock::matchers::{method, path};
@@ -23,6 +23,7 @@ struct World {
     status_code: u16,
     conclusion: &'static str,
     statuses: Value,
+    log: String,
 }
 
 impl World {
@@ -44,6 +45,10 @@ impl World {
         build(&root, &folder.path().join("pack"), Some(&pack), &made).unwrap();
         let digest = sha256_file(&pack).unwrap().0.to_string();
         let steps = vec![step("Build", "success"), step(&format!("Gate: {GATE}"), "success")];
+        let verified = UnverifiedPack::open(&pack).unwrap().verify().unwrap();
+        let chained = verified.chains().iter().flat_map(|chain| &chain.lines);
+        let mut log = "2026-11-21T10:00:00.0000000Z ##[group]Run sudo -n assay-gates run\n".to_owned();
+        chained.for_each(|line| log.push_str(&format!("2026-11-21T10:00:30.0000000Z {line}\n")));
         Self {
             repository,
             _folder: folder,
@@ -56,7 +61,23 @@ impl World {
             status_code: 201,
             conclusion: "success",
             statuses: json!([]),
+            log,
         }
+    }
+
+    /// Holds the pack against the run; gives exit code and what was said.
+    fn verify(&self) -> (Option<i32>, String) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let server = runtime.block_on(self.serve());
+        let output = assert_cmd::Command::cargo_bin("assay-gates")
+            .unwrap()
+            .args(["verify", "--run", "owner/name#42", "--api-url", &server.uri()])
+            .arg(&self.pack)
+            .env("GH_TOKEN", "t")
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), text)
     }
 
     /// Asks for the proof; gives exit code, standard output, and the statuses that were posted.
@@ -127,6 +148,11 @@ impl World {
                 .mount(&server)
                 .await;
         }
+        Mock::given(method("GET"))
+            .and(path("/repos/owner/name/actions/jobs/1/logs"))
+            .respond_with(ResponseTemplate::new(200).set_body_string(self.log.clone()))
+            .mount(&server)
+            .await;
         let branch = json!({"name": "main", "protected": self.protected, "commit": {"sha": self.repository.commit_of("main")}});
         let statuses = format!("/commits/{}/statuses", self.head);
         for (below, answer) in [
@@ -149,7 +175,10 @@ impl World {
 }
 
 fn step(name: &str, conclusion: &str) -> Value {
-    json!({"number": 1, "name": name, "status": "completed", "conclusion": conclusion})
+    json!({
+        "number": 1, "name": name, "status": "completed", "conclusion": conclusion,
+        "started_at": "2026-11-21T10:00:00Z", "completed_at": "2026-11-21T10:01:00Z",
+    })
 }
 
 #[test]
@@ -168,7 +197,8 @@ fn a_pack_that_git_and_github_agree_with_proves_the_head_and_says_so_on_the_comm
 #[test]
 fn no_single_source_is_believed_alone() {
     type Change = (&'static str, fn(&mut World));
-    let changes: [Change; 7] = [
+    let changes: [Change; 8] = [
+        ("chain_in_log", |w| w.log = w.log.replace("head=sha256:", "head=sha256:0")),
         ("base_protected", |w| w.protected = false),
         ("judged_by_head", |w| w.repository.commit("gates/hidden_write/policy.yaml", "tools: {}\n")),
         ("artifact_digest", |w| w.digest = format!("sha256:{}", "0".repeat(64))),
@@ -195,6 +225,30 @@ fn no_single_source_is_believed_alone() {
             .collect();
         assert!(failed.contains(&expected), "{expected}: {failed:?}");
         assert_eq!(posted[0]["state"], "failure", "{expected}");
+    }
+}
+
+/// Evidence that was made elsewhere or afterwards is another chain than the one that the job's log knows.
+#[test]
+fn a_pack_is_the_one_that_the_job_measured_only_if_its_log_says_so() {
+    let (exit, text) = World::new().verify();
+    assert_eq!(exit, Some(0), "{text}");
+    assert!(text.contains("owner/name#42") && !text.contains("(--run)"), "{text}");
+    type Change = (&'static str, fn(&mut World));
+    let changes: [Change; 6] = [
+        ("chain_in_log", |w| w.log.clear()),
+        ("chain_in_log", |w| w.log = w.log.replace("nonce=", "nonce=0")),
+        ("chain_in_log", |w| w.log = World::new().log),
+        ("chain_in_log", |w| w.steps[1]["started_at"] = "2026-11-21T10:00:50Z".into()),
+        ("steps_witness_gates", |w| w.steps[1]["conclusion"] = "failure".into()),
+        ("run_head", |w| w.head = "0".repeat(40)),
+    ];
+    for (expected, change) in changes {
+        let mut world = World::new();
+        change(&mut world);
+        let (exit, text) = world.verify();
+        assert_eq!(exit, Some(14), "{expected}: {text}");
+        assert!(text.contains(expected), "{expected}: {text}");
     }
 }
 

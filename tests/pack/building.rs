@@ -164,6 +164,10 @@ fn every_file_that_a_pack_adds_fits_its_published_schema() {
             let value = serde_json::from_slice(&std::fs::read(out.join(file)).unwrap()).unwrap();
             assert_eq!(faults(id, &value).unwrap(), [], "{file}");
         }
+        let chain = out.join(format!("payload/gates/{}/chain.ndjson", crate::fixture::GATE));
+        for line in std::fs::read_to_string(chain).unwrap_or_default().lines() {
+            assert_eq!(faults("assay.gates.chain.v0", &serde_json::from_str(line).unwrap()).unwrap(), []);
+        }
         let outcome = serde_json::to_value(pack::verify(&out).1).unwrap();
         assert_eq!(faults("assay.gates.pack_verification.v0", &outcome).unwrap(), []);
     }

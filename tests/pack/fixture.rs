@@ -327,6 +327,38 @@ pub fn by_another_object(root: &Path, object: &[u8]) {
             std::fs::write(file, text).unwrap();
         }
     }
+    rechain(root);
+}
+
+/// The chain over each gate anew, over what stands there now: as somebody writes it who was not there.
+pub fn rechain(root: &Path) {
+    for gate in std::fs::read_dir(root.join("gates")).into_iter().flatten() {
+        let gate = gate.unwrap().path();
+        let Ok(text) = std::fs::read_to_string(gate.join("chain.ndjson")) else { continue };
+        let (mut lines, mut previous) = (String::new(), serde_json::Value::Null);
+        for line in text.lines() {
+            let mut link: serde_json::Value = serde_json::from_str(line).unwrap();
+            let folder = match link["run"].as_u64() {
+                Some(run) => gate.join(format!("run-{run}")),
+                None => gate.clone(),
+            };
+            let named = |name: &str| link["run"].is_u64() || link["files"].get(name).is_some();
+            let mut files = BTreeMap::new();
+            for entry in std::fs::read_dir(&folder).into_iter().flatten() {
+                let (name, path) = entry.map(|entry| (entry.file_name(), entry.path())).unwrap();
+                let name = name.into_string().unwrap();
+                if path.is_file() && named(&name) {
+                    files.insert(name, sha256(&std::fs::read(path).unwrap()).to_string());
+                }
+            }
+            link["files"] = json!(files);
+            link["previous"] = previous;
+            let line = link.to_string();
+            previous = json!(sha256(line.as_bytes()).to_string());
+            lines.push_str(&format!("{line}\n"));
+        }
+        std::fs::write(gate.join("chain.ndjson"), lines).unwrap();
+    }
 }
 
 /// A root whose gates of three layers passed three times.

@@ -1,7 +1,7 @@
 //! Packs of a forger who knows the format: the root is changed and packed anew, so that every digest, list and claim is
 //! right. Each is refused with its own reason, or what nobody can check stands under `not shown`.
 
-use crate::fixture::{ARCHIVE, GATE, HEAD, copy, passed_root, provenance, put};
+use crate::fixture::{ARCHIVE, GATE, HEAD, copy, passed_root, provenance, put, rechain};
 use assay_gates::files::{pretty_sorted, sha256};
 use assay_gates::pack::{self, Verification};
 use serde_json::{Value, json};
@@ -381,6 +381,38 @@ const FORGERIES: &[Forgery] = &[
         let text = read(root, &gate("gate.log"));
         put(root, &gate("gate.log"), text + "PASS: everything\n");
     }),
+    ("a gate without its chain", "chain", |root| {
+        std::fs::remove_file(root.join(gate("chain.ndjson"))).unwrap();
+    }),
+    ("output of a run that its chain does not have", "chain", |root| {
+        put(root, &run(1, "stdout.log"), "something else\n");
+        put(root, "unchained", "");
+    }),
+    ("a file of a run that its chain does not have", "chain", |root| {
+        put(root, &run(1, "more.log"), "something else\n");
+        put(root, "unchained", "");
+    }),
+    ("a chain without its end", "chain", |root| {
+        let text = read(root, &gate("chain.ndjson"));
+        let lines: Vec<&str> = text.lines().collect();
+        put(root, &gate("chain.ndjson"), lines[..lines.len() - 1].join("\n") + "\n");
+    }),
+    ("a chain that begins with a run", "chain", |root| {
+        let text = read(root, &gate("chain.ndjson"));
+        put(
+            root,
+            &gate("chain.ndjson"),
+            text.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>(),
+        );
+    }),
+    ("a chain with a link exchanged", "chain", |root| {
+        edit(root, &gate("chain.ndjson"), "\"nonce\":\"", "\"nonce\":\"0");
+    }),
+    ("a chain with a link taken out", "chain", |root| {
+        let text = read(root, &gate("chain.ndjson"));
+        let lines = text.lines().enumerate().filter(|(at, _)| *at != 2);
+        put(root, &gate("chain.ndjson"), lines.map(|(_, line)| format!("{line}\n")).collect::<String>());
+    }),
     ("a reason against a gate that passed", "verdict", |root| {
         json_of(root, &gate("verdict.json"), |verdict| verdict["reasons"] = json!(["none that counts"]));
     }),
@@ -390,6 +422,11 @@ const FORGERIES: &[Forgery] = &[
 ];
 
 fn verified(root: &Path, out: &Path) -> Verification {
+    if root.join("unchained").exists() {
+        std::fs::remove_file(root.join("unchained")).unwrap();
+    } else {
+        rechain(root);
+    }
     pack::build(root, out, None, &provenance()).unwrap();
     pack::verify(out).1
 }

@@ -1,7 +1,7 @@
 //! The packs of a fleet's shards to one.
 
 use crate::fixture::{
-    GATE, by_another_object, doctor, passed_gates, passed_root, provenance, put, run_record,
+    GATE, by_another_object, doctor, passed_gates, passed_root, provenance, put, rechain, run_record,
 };
 use assay_gates::error::Code;
 use assay_gates::pack::{Provenance, UnverifiedPack, VerifiedPack, build, merge};
@@ -140,6 +140,7 @@ fn a_baseline_that_also_ran_on_its_own_is_taken_from_the_shard_that_needed_it() 
             "run.json",
             record.replace("\"added\": []", &format!("\"added\": [\n    \"{OTHER}\"\n  ]")),
         );
+        rechain(root);
     });
     for shards in [
         [fleet.other(&provenance()), with_baseline.clone()],

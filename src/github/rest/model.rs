@@ -86,6 +86,12 @@ pub struct Step {
     /// Null before the end.
     #[serde(default)]
     pub conclusion: Option<String>,
+    /// When it began; null before.
+    #[serde(default)]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended; null before.
+    #[serde(default)]
+    pub completed_at: Option<DateTime<Utc>>,
 }
 
 /// An annotation of a job.

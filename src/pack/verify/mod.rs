@@ -4,6 +4,7 @@
 //! is in memory at once are the archives, whose size their contract bounds.
 
 mod apart;
+mod chain;
 mod evidence;
 mod gates;
 mod host;
@@ -14,6 +15,8 @@ mod payload;
 mod provenance;
 mod refs;
 mod said;
+
+pub use chain::Chained;
 
 use super::claims::{self, Claims};
 use super::finding::Finding;
@@ -27,7 +30,7 @@ use std::path::{Path, PathBuf};
 const ENOUGH: usize = 500;
 
 /// What verification establishes.
-pub const ESTABLISHED: [&str; 9] = [
+pub const ESTABLISHED: [&str; 10] = [
     "every file has the digest and size that the manifest, the checksums and the Statement state, and there is no other file",
     "the manifest is in canonical form and of its published schema",
     "each archive has the published structure, and its surface, correlation, health and counts follow from its layers",
@@ -36,6 +39,7 @@ pub const ESTABLISHED: [&str; 9] = [
     "each verdict follows from definition, archives and effects: every assertion, status, reason and PASS line was recomputed by the code that judged",
     "every decision was taken by the policy that the pack carries, and the layers of decisions and SDK events are what their logs hold",
     "the review rows of each scenario are those that its runs give, and every reference in them leads to a line of the pack that says the same",
+    "each gate's chain is whole, from its nonce to the verdict, and over these very files",
     "what is claimed follows from all that",
 ];
 
@@ -65,6 +69,7 @@ pub struct VerifiedPack {
     claims: Claims,
     archives: usize,
     limits: Vec<String>,
+    chains: Vec<Chained>,
 }
 
 impl UnverifiedPack {
@@ -94,6 +99,7 @@ impl UnverifiedPack {
         check.host();
         check.bundle();
         let archives = check.evidence();
+        let chains = check.chains();
         let claims = check.claims();
         match (check.findings.is_empty(), claims) {
             (true, Some(claims)) => {
@@ -106,7 +112,7 @@ impl UnverifiedPack {
                     })?;
                     Some(digest)
                 };
-                Ok(VerifiedPack { manifest, manifest_sha256, zip_sha256, claims, archives, limits })
+                Ok(VerifiedPack { manifest, manifest_sha256, zip_sha256, claims, archives, limits, chains })
             }
             _ => Err(check.findings),
         }
@@ -142,6 +148,12 @@ impl VerifiedPack {
     #[must_use]
     pub fn archives(&self) -> usize {
         self.archives
+    }
+
+    /// What the log of the job must hold of each gate's chain.
+    #[must_use]
+    pub fn chains(&self) -> &[Chained] {
+        &self.chains
     }
 
     /// What could not be recomputed here, and why.

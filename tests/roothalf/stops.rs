@@ -304,10 +304,9 @@ fn what_a_killed_driver_left_is_marked_by_the_recovery_told_by_readers_and_gone_
         return;
     }
     let (stage, holder) = stage();
-    let checkout = stage.checkout(&holder, "stop-cut", &[("cut", "", "echo x > $ASSAY_GATES_WORK/x")]);
-    let began = Instant::now();
+    let checkout =
+        stage.checkout(&holder, "stop-cut", &[("cut", "", "echo x > $ASSAY_GATES_WORK/x; sleep 1")]);
     succeeded(&stage.run_gate(&holder, &checkout, "cut", "930-1"));
-    let whole = began.elapsed();
     let proofs = "/var/lib/assay-gates/proof";
     let sets = |root: &str| {
         succeeded(&stage.root(&holder, &format!("cat {proofs}/{root}/gates/cut/run-?/kernel_set.json")))
@@ -318,8 +317,11 @@ fn what_a_killed_driver_left_is_marked_by_the_recovery_told_by_readers_and_gone_
         let at = format!("{proofs}/{root}");
         let mut service = Service::start(stage, &holder, &checkout, "cut", &root, "");
         let driver = wait("the driver", Duration::from_secs(60), || service.driver());
-        // The first third is spent on looking at the host.
-        std::thread::sleep(whole / 3 + whole * step / 9);
+        wait("the record", Duration::from_secs(60), || {
+            stage.root(&holder, &format!("test -e {at}/run.json")).status.success().then_some(())
+        });
+        // Three runs of a second each: somewhere in each of them, and between them.
+        std::thread::sleep(Duration::from_millis(600) * step);
         let _done_by_now = kill(Pid::from_raw(driver as i32), Signal::SIGKILL);
         service.code();
         service.kill_main(Signal::SIGKILL);

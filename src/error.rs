@@ -106,6 +106,7 @@ codes! {
     Usage = "003", Usage, "the command line does not fit";
     NothingSelected = "004", NothingSelected, "nothing was selected";
     Interrupted = "005", Infrastructure, "interrupted before the end";
+    DiskFull = "006", CannotMeasure, "a disk has no space or no inodes left";
     // end of tool
     // 1xx gate
     DefinitionInvalid = "101", Usage, "a gate definition does not validate";
@@ -236,7 +237,15 @@ impl Error {
     /// An I/O failure at `path`.
     ///
     /// Where a measurement must write and this process sees a read-only filesystem, its unit closes it: that host can't measure.
+    /// A disk without space, inodes or quota is [`Code::DiskFull`], whatever was being written.
     pub fn io(doing: &str, path: &Path, source: std::io::Error) -> Self {
+        if is_full(&source, path) {
+            let quoted = crate::files::quoted(&path.display().to_string());
+            return Self::new(Code::DiskFull, format!("{doing}: {source}"))
+                .at(path.display())
+                .hint(format!("make room on its file system: df -h {quoted}; df -i {quoted}"))
+                .because(source);
+        }
         let closed = source.kind() == std::io::ErrorKind::ReadOnlyFilesystem
             && ["/var/lib", "/run"].iter().any(|top| path.starts_with(top));
         let code = if closed { Code::CannotMeasure } else { Code::Io };
@@ -247,6 +256,14 @@ impl Error {
             );
         }
         error
+    }
+
+    /// An I/O failure at `path` that means `code`, unless the disk is full.
+    pub fn io_as(code: Code, doing: &str, path: &Path, source: std::io::Error) -> Self {
+        if is_full(&source, path) {
+            return Self::io(doing, path, source);
+        }
+        Self::new(code, format!("{doing}: {source}")).at(path.display()).because(source)
     }
 
     /// Names the place: a file, `file:line:column`, or a member of an archive.
@@ -301,6 +318,15 @@ impl Error {
     }
 }
 
+/// Whether writing at `path` failed for want of space, inodes or quota. The kernel's own file systems say the same of other
+/// limits (cgroups, namespaces), and there is no disk to make room on.
+#[must_use]
+pub fn is_full(error: &std::io::Error, path: &Path) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
+        && !["/sys", "/proc"].iter().any(|kernel| path.starts_with(kernel))
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
@@ -333,6 +359,23 @@ mod tests {
         assert_eq!(error.exit().code(), 40);
         assert!(error.advice().unwrap().contains("ProtectSystem=strict"), "{error}");
         assert_eq!(Error::io("cannot write", Path::new("/mnt/x"), closed()).exit().code(), 1);
+    }
+
+    #[test]
+    fn no_space_no_inodes_and_no_quota_are_a_full_disk_but_not_where_there_is_no_disk() {
+        for errno in [28, 122] {
+            let full = || std::io::Error::from_raw_os_error(errno);
+            for error in [
+                Error::io("cannot write", Path::new("/srv/it's/x"), full()),
+                Error::io_as(Code::OutputLost, "cannot write", Path::new("/srv/it's/x"), full()),
+            ] {
+                assert_eq!((error.code(), error.exit().code()), (Code::DiskFull, 40));
+                assert!(error.advice().unwrap().contains("df -i '/srv/it'\\''s/x'"), "{:?}", error.advice());
+            }
+            let cgroup = Path::new("/sys/fs/cgroup/x");
+            assert_eq!(Error::io("cannot make", cgroup, full()).code(), Code::Io);
+            assert_eq!(Error::io_as(Code::CgroupUnusable, "x", cgroup, full()).code(), Code::CgroupUnusable);
+        }
     }
 
     #[test]

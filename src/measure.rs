@@ -192,6 +192,10 @@ struct WantedLogs {
 /// # Errors
 /// Whatever kept it from being made ready; all is cleared away then.
 pub fn prepare(host: &Host, wanted: Measurement) -> Result<Prepared<'_>> {
+    ready(host, wanted).map_err(|error| full_or(host.state(), error))
+}
+
+fn ready(host: &Host, wanted: Measurement) -> Result<Prepared<'_>> {
     let spool = spool(host)?;
     let log = |place: &Option<LogPlace>, name| {
         place.as_ref().map(|place| Log::prepare(place, name, &wanted)).transpose()
@@ -238,20 +242,31 @@ impl<'host> Prepared<'host> {
             .ring(wanted.ring_bytes)
             .keep(wanted.limits.effects_mib << 20)
             .joiners_of(launching.init());
-        let mut recorder = Recorder::arm_with(&options, programs.take())?;
+        // Canaries write there too, and see another result on a full disk.
+        let full = |error: Error| full_or(spool.path(), error);
+        let mut recorder = Recorder::arm_with(&options, programs.take()).map_err(full)?;
         let calls = control
             .map(|control| control.serve(recorder.calls(), Box::new(launching.spawner())))
             .transpose()?;
-        recorder.begin()?;
+        recorder.begin().map_err(full)?;
         unless_told(Interrupt::install().map(drop))?;
         let limit = || format!("effects: more than {} MiB of records", wanted.limits.effects_mib);
         let ended = launching.go()?.wait_watching(&|| recorder.is_over_budget().then(limit))?;
         recorder.started(ended.programs);
         let report = calls.map(CallServer::finish);
+        if let Some(report) = report.as_ref().filter(|report| report.disk_full) {
+            let full = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::io("cannot write the decision log", &report.log, full));
+        }
         let windows = report.as_ref().map(|report| report.windows.clone()).unwrap_or_default();
-        let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows)?;
+        let (mut recording, loaded) = recorder.finish_with(ended.outcome.clone(), windows).map_err(full)?;
         *programs = loaded;
         ended.remove()?;
+        ended.stdout.fits()?;
+        ended.stderr.fits()?;
+        if !recording.summary.proof.complete {
+            fits(spool.path())?;
+        }
         recording.summary.proof.policy_origin = report.as_ref().map(CallReport::origin);
         let decided = report.as_ref().map(CallReport::is_corroborated);
         recording.summary.proof.origins = origins(decided, wanted.sdk_log.is_some());
@@ -447,6 +462,27 @@ pub fn missing_fences(wanted: &Measurement) -> Vec<&'static str> {
     missing.extend(wanted.allow.contains(&Allowance::IoUring).then_some("io_uring refused"));
     missing.extend(wanted.allow.contains(&Allowance::Namespaces).then_some("namespaces and mounts refused"));
     missing
+}
+
+/// The disk of a folder has room.
+///
+/// # Errors
+/// `DiskFull`.
+fn fits(folder: &Path) -> Result<()> {
+    match nix::sys::statvfs::statvfs(folder) {
+        Ok(found)
+            if found.blocks() > 0 && found.blocks_available() == 0
+                || found.files() > 0 && found.files_available() == 0 =>
+        {
+            Err(Error::io("cannot keep what was recorded", folder, std::io::ErrorKind::StorageFull.into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What failed because the disk of `folder` is full is said so.
+fn full_or(folder: &Path, error: Error) -> Error {
+    fits(folder).err().unwrap_or(error)
 }
 
 /// A folder that only root can enter, on a disk, gone at the end; a killed driver's is removed by the next one.

@@ -5,7 +5,7 @@
     allow(dead_code, reason = "only the kernel's consumer writes one")
 )]
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, is_full};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -40,8 +40,10 @@ pub struct Spooled {
     pub bytes: u64,
     /// Records that came after the budget was used up.
     pub over_budget: u64,
-    /// Why writing stopped, if it did (a full disk).
+    /// Why writing stopped, if it did.
     pub failure: Option<String>,
+    /// It stopped because the disk is full.
+    pub disk_full: bool,
 }
 
 impl Spool {
@@ -98,8 +100,16 @@ impl Spool {
         file.seek(SeekFrom::Start(0)).map_err(|error| {
             Error::new(Code::CaptureConsumer, format!("cannot reread the spool: {error}"))
         })?;
+        let disk_full = failure.as_ref().is_some_and(|error| is_full(error, Path::new("")));
         let failure = failure.map(|error| error.to_string());
-        Ok(Spooled { file, records: self.kept, bytes: self.bytes, over_budget: self.over_budget, failure })
+        Ok(Spooled {
+            file,
+            records: self.kept,
+            bytes: self.bytes,
+            over_budget: self.over_budget,
+            failure,
+            disk_full,
+        })
     }
 }
 

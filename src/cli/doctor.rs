@@ -72,14 +72,15 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
 #[cfg(all(feature = "capture", target_os = "linux"))]
 fn view(report: &crate::host::doctor::Report) -> String {
     use crate::host::doctor::Status;
+    use crate::report::{Colour, bold, coloured};
     use std::fmt::Write;
     let width = report.checks.iter().map(|check| check.name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for check in &report.checks {
         let status = match check.status {
-            Status::Pass => console::style("PASS").green(),
-            Status::Warn => console::style("WARN").yellow(),
-            Status::Fail => console::style("FAIL").red().bold(),
+            Status::Pass => coloured("PASS", Colour::Green),
+            Status::Warn => coloured("WARN", Colour::Yellow),
+            Status::Fail => bold(&coloured("FAIL", Colour::Red)),
         };
         let _never_fails = writeln!(text, "{status}  {:width$}  {}", check.name, check.found);
         if let Some(fix) = check.fix.as_ref().filter(|_| check.status != Status::Pass) {

@@ -98,16 +98,27 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(usage) => {
             let help = !usage.use_stderr();
-            let _closed_pipe = usage.print();
-            return ExitCode::from(if help { Exit::Passed } else { Exit::Usage }.code());
+            crate::report::printed(usage.print());
+            return ended(if help { Exit::Passed } else { Exit::Usage });
         }
     };
     match carry_out(cli) {
-        Ok(exit) => ExitCode::from(exit.code()),
+        Ok(exit) => ended(exit),
         Err(error) => {
             crate::report::error(&error);
             ExitCode::from(error.exit().code())
         }
+    }
+}
+
+/// The exit code of what came to `exit`, unless what it said is not where it was to be written.
+fn ended(exit: Exit) -> ExitCode {
+    match crate::report::undelivered() {
+        Some(error) if exit == Exit::Passed => {
+            crate::report::error(error);
+            ExitCode::from(error.exit().code())
+        }
+        _ => ExitCode::from(exit.code()),
     }
 }
 

@@ -9,7 +9,6 @@ use crate::report::page::{Document, read, render};
 use crate::report::{self, ArtifactLine};
 use crate::triage::gather::{OnDisk, PACK_NAME, Tree, recognise};
 use clap::Args as ClapArgs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -121,7 +120,7 @@ fn github(document: &Document) -> Result<()> {
             let path = Path::new(&file);
             let io = |error| Error::io("cannot append", path, error);
             let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
-            file.write_all(summary.as_bytes()).map_err(io)?;
+            crate::files::append_whole(&mut file, summary.as_bytes()).map_err(io)?;
         }
     }
     report::data(&report::annotations(&verdicts, document.claims.as_ref()));

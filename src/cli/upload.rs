@@ -8,7 +8,6 @@ use crate::github::rest::{Client, Settings};
 use crate::triage::gather::Tree;
 use crate::{pack, report};
 use clap::Args as ClapArgs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -199,17 +198,7 @@ fn tell(job: &Job, stored: &Stored, format: Format) -> Result<()> {
     let url = stored.artifact_url.as_deref().unwrap_or("-");
     let retention =
         stored.retention_days.map_or_else(|| "repository default".to_owned(), |days| days.to_string());
-    match format {
-        Format::Json => report::data(&crate::files::pretty_sorted(stored)?),
-        Format::Human => report::data(&format!(
-            "artifact {} (id {})\n  {} bytes, {}\n  confirmed by {}\n  {url}\n",
-            stored.artifact_name,
-            stored.artifact_id,
-            stored.bytes,
-            stored.artifact_digest,
-            stored.confirmed_by.join(", "),
-        )),
-    }
+    // What the job is told of it first: a full disk there must not leave a claim behind.
     if let Some(path) = &job.output {
         let mut lines = String::new();
         for (name, value) in [
@@ -248,6 +237,17 @@ fn tell(job: &Job, stored: &Stored, format: Format) -> Result<()> {
             append(path, &text)?;
         }
     }
+    match format {
+        Format::Json => report::data(&crate::files::pretty_sorted(stored)?),
+        Format::Human => report::data(&format!(
+            "artifact {} (id {})\n  {} bytes, {}\n  confirmed by {}\n  {url}\n",
+            stored.artifact_name,
+            stored.artifact_id,
+            stored.bytes,
+            stored.artifact_digest,
+            stored.confirmed_by.join(", "),
+        )),
+    }
     Ok(())
 }
 
@@ -256,7 +256,7 @@ fn append(path: &Path, text: &str) -> Result<()> {
         .create(true)
         .append(true)
         .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .and_then(|mut file| crate::files::append_whole(&mut file, text.as_bytes()))
         .map_err(|error| Error::io("cannot append to", path, error))
 }
 

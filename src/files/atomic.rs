@@ -4,7 +4,20 @@ use super::RootPath;
 use crate::error::Result;
 use crate::host::rights::Rights;
 use serde::Serialize;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::Path;
+
+/// Appends `bytes` whole or not at all: what a full disk cut off is taken back, so that a later line begins a line.
+///
+/// # Errors
+/// What writing fails with.
+pub fn append_whole(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    let before = file.metadata()?.len();
+    file.write_all(bytes).inspect_err(|_| {
+        let _best_effort = file.set_len(before);
+    })
+}
 
 /// Replaces `path` by `bytes` through a temporary file beside it, synced before the rename.
 ///

@@ -382,13 +382,28 @@ pub struct DraftFolder {
 }
 
 impl DraftFolder {
-    /// Puts it at its place, instead of whatever stood there.
+    /// Puts it at its place once all of it is on disk, instead of whatever stood there, which stays when that fails.
     ///
     /// # Errors
     /// `Io`.
     pub fn put_in_place(self) -> Result<()> {
-        self.place.remove()?;
-        self.folder.rename(&self.place)
+        self.folder.sync_tree()?;
+        let earlier = match self.place.kind()? {
+            None => None,
+            Some(_) => {
+                let aside = self.place.beside()?;
+                self.place.rename(&aside)?;
+                Some(aside)
+            }
+        };
+        if let Err(error) = self.folder.rename(&self.place) {
+            if let Some(earlier) = earlier {
+                let _best_effort = earlier.rename(&self.place);
+            }
+            return Err(error);
+        }
+        self.place.sync_names()?;
+        earlier.map_or(Ok(()), |earlier| earlier.remove())
     }
 }
 

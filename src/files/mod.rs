@@ -9,11 +9,11 @@ mod sniff;
 mod visible;
 mod yaml;
 
-pub use atomic::{write_atomic, write_json};
+pub use atomic::{append_whole, write_atomic, write_json};
 pub use beneath::{Draft, DraftFolder, EntryKind, RootPath};
 pub use canonical::{compact, jcs, pretty_sorted};
 pub use containment::{contains, normalise};
 pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};
 pub use sniff::unlike_text;
-pub use visible::{acts_on_a_screen, visible};
+pub use visible::{acts_on_a_screen, quoted, visible};
 pub use yaml::{nearest, parse_yaml};

@@ -108,7 +108,12 @@ impl Folder {
     /// # Errors
     /// `Io`, naming the file.
     pub fn seed(&self, name: &Path, bytes: &[u8], uid: u32, gid: u32) -> Result<()> {
-        let failed = |error: std::io::Error| Error::io("cannot seed the work folder", name, error);
+        // A seed that is larger than the work folder is the definition's fault, not the disk's.
+        let failed = |error: std::io::Error| {
+            Error::new(Code::Io, format!("cannot seed the work folder: {error}"))
+                .at(name.display())
+                .because(error)
+        };
         if let Some(parent) = name.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             let mut made = self.path();
             for part in parent.components() {

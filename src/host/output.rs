@@ -1,5 +1,6 @@
 //! What the measured program prints: kept in a file up to a limit, read to the end beyond it.
 
+use crate::error::{Code, Error, Result, is_full};
 use crate::files::RootPath;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,12 +19,29 @@ pub struct CapturedStream {
     pub bytes: u64,
     /// Bytes that stand in the file.
     pub kept: u64,
-    /// Why the file holds less than the limit allows, e.g. a full disk.
+    /// Why the file holds less than the limit allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// It is because the disk is full.
+    #[serde(default)]
+    pub disk_full: bool,
 }
 
 impl CapturedStream {
+    /// What was printed is not kept, because the disk is full.
+    ///
+    /// # Errors
+    /// `DiskFull`.
+    pub fn fits(&self) -> Result<()> {
+        match self.disk_full {
+            true => {
+                let full = ErrorKind::StorageFull.into();
+                Err(Error::io("cannot keep the measured program's output", &self.path, full))
+            }
+            false => Ok(()),
+        }
+    }
+
     /// More was printed than is kept.
     #[must_use]
     pub fn truncated(&self) -> bool {
@@ -39,13 +57,20 @@ pub(super) fn capture(
     stop: PipeReader,
     path: &RootPath,
     limit: u64,
-) -> std::io::Result<JoinHandle<CapturedStream>> {
-    let file = path.create_file().map_err(std::io::Error::other)?;
-    let captured = CapturedStream { path: path.path(), bytes: 0, kept: 0, failure: None };
-    let flags = OFlag::from_bits_retain(fcntl(&stream, FcntlArg::F_GETFL)?);
-    fcntl(&stream, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+) -> Result<JoinHandle<CapturedStream>> {
+    let lost = |error: std::io::Error| {
+        Error::io_as(Code::OutputLost, "cannot keep the measured program's output", &path.path(), error)
+    };
+    let file = path.create_file()?;
+    let captured = CapturedStream { path: path.path(), bytes: 0, kept: 0, failure: None, disk_full: false };
+    let flags = fcntl(&stream, FcntlArg::F_GETFL).map_err(|errno| lost(errno.into()))?;
+    let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
+    fcntl(&stream, FcntlArg::F_SETFL(flags)).map_err(|errno| lost(errno.into()))?;
     let stream = Stoppable { stream, stop };
-    std::thread::Builder::new().name("output".to_owned()).spawn(move || drain(stream, file, limit, captured))
+    std::thread::Builder::new()
+        .name("output".to_owned())
+        .spawn(move || drain(stream, file, limit, captured))
+        .map_err(lost)
 }
 
 /// Ends when `stop` is closed and the stream has nothing to give.
@@ -99,7 +124,10 @@ fn drain(
         if room > 0 && captured.failure.is_none() {
             match file.write_all(&buffer[..room]) {
                 Ok(()) => captured.kept += room as u64,
-                Err(error) => captured.failure = Some(format!("cannot write it: {error}")),
+                Err(error) => {
+                    captured.disk_full = is_full(&error, &captured.path);
+                    captured.failure = Some(format!("cannot write it: {error}"));
+                }
             }
         }
     }
@@ -110,7 +138,7 @@ mod tests {
     use super::*;
 
     fn empty() -> CapturedStream {
-        CapturedStream { path: "x".into(), bytes: 0, kept: 0, failure: None }
+        CapturedStream { path: "x".into(), bytes: 0, kept: 0, failure: None, disk_full: false }
     }
 
     #[test]
@@ -147,6 +175,7 @@ mod tests {
         }
         let captured = drain(std::io::repeat(b'x').take(200_000), Full, 1 << 20, empty());
         assert_eq!((captured.bytes, captured.kept), (200_000, 0));
+        assert_eq!(captured.fits().unwrap_err().code(), Code::DiskFull);
         assert!(captured.failure.unwrap().contains("No space left"));
     }
 }

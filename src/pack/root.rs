@@ -64,7 +64,7 @@ impl ProofRoot {
                 walk.entry(&root.join(&name), kind, &name, 1)?;
             } else if name == "claims.json" {
                 walk.left_out.push((name, "derived again from what is packed"));
-            } else if name != "gates" && name != "runs" {
+            } else if name != "gates" && name != "runs" && name != crate::run::RESERVE {
                 walk.left_out.push((name, "not part of a proof root"));
             }
         }

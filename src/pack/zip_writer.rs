@@ -1,9 +1,9 @@
 //! Writes a pack's folder as one zip, the same bytes each time: entries sorted, one fixed time, one mode.
 
 use crate::error::{Code, Error, Result};
-use crate::files::RootPath;
+use crate::files::{Draft, RootPath};
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
@@ -22,7 +22,9 @@ pub fn write(folder: &RootPath, members: &BTreeMap<String, u64>, place: &RootPat
             .at(out.display())
             .because(other),
     };
-    let mut zip = ZipWriter::new(BufWriter::with_capacity(256 * 1024, place.begin()?));
+    let inner = BufWriter::with_capacity(256 * 1024, place.begin()?);
+    let out_file = Given { inner, failed: false, at: 0, end: 0 };
+    let mut zip = ZipWriter::new(out_file);
     for (path, bytes) in members {
         // Archives are compressed already; deflating them again costs time and gains nothing.
         let method =
@@ -47,7 +49,56 @@ pub fn write(folder: &RootPath, members: &BTreeMap<String, u64>, place: &RootPat
         }
     }
     let writer = zip.finish().map_err(failed)?;
-    writer.into_inner().map_err(|error| Error::io("cannot write the zip", out, error.into_error()))?.finish()
+    let draft = writer.inner.into_inner();
+    draft.map_err(|error| Error::io("cannot write the zip", out, error.into_error()))?.finish()
+}
+
+/// Fails once. A zip writer that is dropped after a failure tries to end its zip, and would complain of another failure on
+/// standard error: it is given places that fit, and nothing of that is kept.
+struct Given {
+    inner: BufWriter<Draft>,
+    failed: bool,
+    at: u64,
+    end: u64,
+}
+
+impl Given {
+    fn once<T>(
+        &mut self,
+        after: T,
+        act: impl FnOnce(&mut BufWriter<Draft>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.failed {
+            return Ok(after);
+        }
+        act(&mut self.inner).inspect_err(|error| self.failed = error.kind() != io::ErrorKind::Interrupted)
+    }
+}
+
+impl Write for Given {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.once(bytes.len(), |inner| inner.write(bytes))?;
+        self.at += count as u64;
+        self.end = self.end.max(self.at);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.once((), Write::flush)
+    }
+}
+
+impl Seek for Given {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+        };
+        let place = place.ok_or(io::ErrorKind::InvalidInput)?;
+        self.at = self.once(place, |inner| inner.seek(to))?;
+        Ok(self.at)
+    }
 }
 
 fn copy(from: &mut impl io::Read, to: &mut impl Write) -> io::Result<u64> {

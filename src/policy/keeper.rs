@@ -61,10 +61,11 @@ impl LogFile {
             .open(path)
             .and_then(|file| if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("not a regular file")) })
             .map_err(|error| {
-                Error::new(Code::DecisionLogUnavailable, format!("cannot open the decision log: {error}"))
-                    .at(path.display())
-                    .hint("give --decision-log a file in a folder that this user can write; a symbolic link is refused")
-                    .because(error)
+                let error = Error::io_as(Code::DecisionLogUnavailable, "cannot open the decision log", path, error);
+                if error.code() == Code::DiskFull {
+                    return error;
+                }
+                error.hint("give --decision-log a file in a folder that this user can write; a symbolic link is refused")
             })?;
         Ok(Self { file, broken: false })
     }

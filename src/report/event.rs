@@ -1,5 +1,6 @@
 //! The facts that a run states.
 
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 
 /// One fact. Serialised one per line into `events.jsonl` of the proof root (`assay.gates.event.v0`).
@@ -88,5 +89,8 @@ pub enum Event {
 /// Whoever consumes events.
 pub trait Sink {
     /// Takes one fact.
-    fn event(&mut self, event: &Event);
+    ///
+    /// # Errors
+    /// Whatever keeps a view that is kept from keeping it: then the invocation can't go on.
+    fn event(&mut self, event: &Event) -> Result<()>;
 }

@@ -1,6 +1,7 @@
 //! Something that goes on elsewhere: one line per change, and on a terminal a line that says what runs now.
 
 use super::diagnostic;
+use crate::files::visible;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl Follow {
     /// What runs now; shown on a terminal only.
     pub fn now(&self, text: &str) {
         if let Some(bar) = &self.bar {
-            bar.set_message(text.to_owned());
+            bar.set_message(visible(&text.replace('\n', " ")).into_owned());
         }
     }
 }

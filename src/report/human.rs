@@ -1,8 +1,9 @@
 //! The run as a person watches it: one line a run and a gate; groups inside Actions; a spinner on a terminal.
 
+use super::colour::{Colour, bold, coloured};
 use super::{Event, Sink, output};
+use crate::error::Result;
 use crate::run::chain::MARK;
-use console::style;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ fn plain(text: &str) -> String {
 }
 
 impl Sink for Human {
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::SessionStarted { gates, runs, root, .. } => {
                 let runs = if *runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
@@ -95,11 +96,12 @@ impl Sink for Human {
                 if let Some(spinner) = self.spinner.take() {
                     spinner.finish_and_clear();
                 }
-                let mark = if *passed { style("ok  ").green() } else { style("FAIL").red() };
+                let mark =
+                    if *passed { coloured("ok  ", Colour::Green) } else { coloured("FAIL", Colour::Red) };
                 let state = if *complete { "complete" } else { "incomplete" };
                 self.say(&format!(
                     "  {} {gate} run {run}: {effects} effects, {kernel_events} as evidence, {lost} lost, {state}, {}",
-                    mark.for_stderr(),
+                    mark,
                     seconds(*elapsed_ms)
                 ));
                 for reason in reasons {
@@ -118,14 +120,14 @@ impl Sink for Human {
                 if let Some(spinner) = self.spinner.take() {
                     spinner.finish_and_clear();
                 }
-                let word = if status == "passed" { style(status).green() } else { style(status).red() };
+                let colour = if status == "passed" { Colour::Green } else { Colour::Red };
                 let agree = if *agree { "runs agree" } else { "no agreement" };
                 if self.place == Place::Actions {
                     self.say("::endgroup::");
                 }
                 self.say(&format!(
                     "{gate}: {} ({agree}, {})",
-                    word.bold().for_stderr(),
+                    bold(&coloured(status, colour)),
                     seconds(*elapsed_ms)
                 ));
                 if status != "passed" {
@@ -136,6 +138,7 @@ impl Sink for Human {
             }
             Event::SessionFinished { .. } => {}
         }
+        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The event stream as JSON lines: for the proof root, and for whoever reads `--format jsonl`.
 
 use super::{Event, Sink, output};
-use crate::files::compact;
+use crate::error::{Error, Result};
+use crate::files::{append_whole, compact};
 use serde::Serialize;
 use std::fs::File;
-use std::io::Write;
+use std::path::PathBuf;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -25,44 +26,39 @@ fn line(event: &Event) -> String {
 pub struct Lines;
 
 impl Sink for Lines {
-    fn event(&mut self, event: &Event) {
+    fn event(&mut self, event: &Event) -> Result<()> {
         output::data(&line(event));
+        Ok(())
     }
 }
 
-/// Appends to a file; what could not be written is said once and counted.
+/// Appends to a file, a line whole or not at all. An event that can't be kept ends the invocation.
 #[derive(Debug)]
 pub struct Recorder {
     file: File,
-    lost: u64,
+    path: PathBuf,
 }
 
 impl Recorder {
-    /// Appends to `file`.
+    /// Appends to `file`, which is at `path`.
     #[must_use]
-    pub fn new(file: File) -> Self {
-        Self { file, lost: 0 }
+    pub fn new(file: File, path: PathBuf) -> Self {
+        Self { file, path }
     }
 }
 
 impl Sink for Recorder {
-    fn event(&mut self, event: &Event) {
-        if let Err(error) = self.file.write_all(line(event).as_bytes()) {
-            if self.lost == 0 {
-                output::diagnostic(&format!("warning: cannot write events.jsonl: {error}"));
-            }
-            self.lost += 1;
-        }
+    fn event(&mut self, event: &Event) -> Result<()> {
+        append_whole(&mut self.file, line(event).as_bytes())
+            .map_err(|error| Error::io("cannot append", &self.path, error))
     }
 }
 
-/// Hands every event to each of several views.
+/// Hands every event to each of several views, in their order: what the first could not keep, the others don't show.
 pub struct All(pub Vec<Box<dyn Sink>>);
 
 impl Sink for All {
-    fn event(&mut self, event: &Event) {
-        for sink in &mut self.0 {
-            sink.event(event);
-        }
+    fn event(&mut self, event: &Event) -> Result<()> {
+        self.0.iter_mut().try_for_each(|sink| sink.event(event))
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! A run states facts as [`Event`]s; the terminal, the step summary, JSON lines and JUnit only show them.
 
+mod colour;
 mod event;
 mod fence;
 mod follow;
@@ -13,12 +14,13 @@ pub mod page;
 mod summary;
 mod table;
 
+pub use colour::{Colour, bold, coloured};
 pub use event::{Event, Sink};
 pub use fence::measured;
 pub use follow::Follow;
 pub use human::{Human, Place};
 pub use junit::junit;
 pub use lines::{All, Lines, Recorder};
-pub use output::{data, diagnostic, error};
+pub use output::{data, diagnostic, error, printed, undelivered};
 pub use summary::{ArtifactLine, annotations, summary};
 pub use table::{columns, verdicts};

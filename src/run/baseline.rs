@@ -20,6 +20,9 @@ pub enum BaselineUse {
     Update,
 }
 
+/// The run that is compared.
+const FIRST: u32 = 1;
+
 /// `baseline.json` beside the gate's definition.
 fn file(entry: &Entry) -> PathBuf {
     entry.file.with_file_name("baseline.json")
@@ -40,10 +43,11 @@ pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, Stri
     };
     // What was compared with, so that a reader of the evidence can compare again.
     root.gate(gate).join("baseline.json").write_json(&expected)?;
-    let difference: BaselineDiff = expected.compare(&measured(gate, &root.run(gate, 1))?);
+    let run = root.run(gate, FIRST);
+    let difference: BaselineDiff = expected.compare(&measured(gate, &run)?);
     root.gate(gate).join("baseline_diff.json").write_json(&difference)?;
     Ok(difference
-        .growth()
+        .growth(FIRST, &readback::run_artifacts(&run)?.effects)
         .into_iter()
         .map(|line| (Exit::AcceptanceFailed, format!("baseline: {line}")))
         .collect())
@@ -56,7 +60,7 @@ pub(super) fn against(entry: &Entry, root: &ProofRoot) -> Result<Vec<(Exit, Stri
 pub(super) fn update(entry: &Entry, root: &ProofRoot) -> Result<PathBuf> {
     let gate = &entry.definition.id;
     let path = file(entry);
-    let baseline = measured(gate, &root.run(gate, 1))?;
+    let baseline = measured(gate, &root.run(gate, FIRST))?;
     Rights::of_caller()?.act(|| baseline.write(&path))?;
     Ok(path)
 }

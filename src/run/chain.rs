@@ -5,10 +5,9 @@
 //! gives another end. A link names every file that it stands for by its digest.
 
 use crate::error::{Code, Error, Result};
-use crate::files::{EntryKind, RootPath, Sha256Digest, compact, sha256};
+use crate::files::{EntryKind, RootPath, Sha256Digest, append_whole, compact, sha256};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
 
 /// The file in a gate's folder.
 pub const CHAIN: &str = "chain.ndjson";
@@ -134,9 +133,7 @@ impl Chain {
         };
         let line = compact(&link)?;
         let place = self.folder.join(CHAIN);
-        place
-            .append()?
-            .write_all(format!("{line}\n").as_bytes())
+        append_whole(&mut place.append()?, format!("{line}\n").as_bytes())
             .map_err(|error| Error::io("cannot append", &place.path(), error))?;
         let digest = sha256(line.as_bytes());
         self.next += 1;

@@ -4,7 +4,7 @@ use super::baseline::{self, BaselineUse};
 use super::chain::Chain;
 use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, Run, readback, words};
-use crate::error::{Exit, Result};
+use crate::error::{Code, Exit, Result};
 use crate::files::RootPath;
 use crate::gate::Entry;
 use crate::host::WORK;
@@ -47,6 +47,8 @@ pub(super) fn run(
         if let Some(done) = root.verdict(gate)?.filter(finished) {
             return Ok(done);
         }
+        // What an invocation that was stopped said of its last run is of a run that is measured again.
+        root.gate(gate).join("gate.log").remove()?;
     } else {
         root.gate(gate).remove()?;
     }
@@ -57,7 +59,7 @@ pub(super) fn run(
     root.write_ground(entry)?;
     let chain = Chain::open(root.gate(gate), gate)?;
     let mut log = Log { root, gate, sink, chain };
-    log.event(Event::GateStarted { gate: gate.clone() });
+    log.event(Event::GateStarted { gate: gate.clone() })?;
     // In the log of the step before anything is measured: evidence from elsewhere does not know it.
     let begun = log.chain.begin()?;
     log.said(begun)?;
@@ -158,13 +160,18 @@ fn one_run(
     let kept = if keep { root.result(gate, number)? } else { None };
     if let Some(done) = kept.filter(|run| run.passed && readback::run_evidence(&out).is_ok()) {
         log.line(&format!("run {number}: kept from an earlier invocation"))?;
+        // A full disk may have come between its result and its link.
+        log.chain.run(number, &out)?;
+        log_lines(entry, &done, &out, log)?;
         return Ok(Ok(done));
     }
     out.remove()?;
     out.create_folder()?;
-    log.event(Event::RunStarted { gate: gate.clone(), run: number });
+    log.event(Event::RunStarted { gate: gate.clone(), run: number })?;
     let measured = match measure.measure(entry, Run { number, out: &out, next }) {
         Ok(measured) => measured,
+        // What keeps every run from being measured and written: there is nothing to judge, and what is finished is kept.
+        Err(error) if error.code() == Code::DiskFull => return Err(error),
         Err(error) => {
             log.line(&format!("run {number}: error[{}]: {error}", error.code().name()))?;
             if let Some(hint) = error.advice() {
@@ -226,8 +233,8 @@ fn judge_run(
     }
 }
 
-fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Result<()> {
-    let gate = &entry.definition.id;
+/// What the gate's log says of a run; gives the reasons why it was not accepted.
+fn log_lines(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Result<Vec<String>> {
     log.line(&format!(
         "run {}: effects={} kernel_events={} lost={} complete={} exit={} elapsed_ms={}",
         run.run,
@@ -254,6 +261,12 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Re
             }
         }
     }
+    Ok(reasons)
+}
+
+fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Result<()> {
+    let gate = &entry.definition.id;
+    let mut reasons = log_lines(entry, run, out, log)?;
     // They stand in the log already.
     reasons.extend(run.last_words.iter().map(|line| format!("run {} stderr | {line}", run.run)));
     log.event(Event::RunFinished {
@@ -268,8 +281,7 @@ fn log_run(entry: &Entry, run: &RunVerdict, out: &RootPath, log: &mut Log) -> Re
         complete: run.complete,
         elapsed_ms: run.elapsed_ms,
         reasons,
-    });
-    Ok(())
+    })
 }
 
 /// The last 4 KiB of a file, as text; empty when there is none.
@@ -295,14 +307,13 @@ impl Log<'_> {
         line.map_or(Ok(()), |line| self.line(&line))
     }
 
-    fn event(&mut self, event: Event) {
-        self.sink.event(&event);
+    fn event(&mut self, event: Event) -> Result<()> {
+        self.sink.event(&event)
     }
 
     fn line(&mut self, text: &str) -> Result<()> {
         self.root.append(&self.root.gate(self.gate).join("gate.log"), text)?;
-        self.event(Event::Line { gate: self.gate.to_owned(), text: text.to_owned() });
-        Ok(())
+        self.event(Event::Line { gate: self.gate.to_owned(), text: text.to_owned() })
     }
 
     fn conclude(mut self, verdict: GateVerdict) -> Result<GateVerdict> {
@@ -325,7 +336,7 @@ impl Log<'_> {
             exit: verdict.exit,
             elapsed_ms: verdict.elapsed_ms,
             reasons: verdict.reasons.clone(),
-        });
+        })?;
         Ok(verdict)
     }
 }

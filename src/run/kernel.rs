@@ -2,7 +2,7 @@
 
 use super::{Failure, Measure, Measured, Run};
 use crate::capture::Loaded;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::evidence::{KernelVersion, RedactionKey};
 use crate::files::RootPath;
 use crate::gate::dependencies::{self, Inspector, Interpreter};
@@ -187,6 +187,7 @@ impl Measure for KernelMeasure<'_> {
         let measured = captured.assemble(&self.fit.key)?;
         let (effects, without_archive) = match &measured.written {
             Ok(written) => (written.effects, None),
+            Err(error) if error.code() == Code::DiskFull => return Err(full(error)),
             Err(error) => (0, Some(Failure { text: reason(error), exit: error.exit() })),
         };
         for stream in [&measured.stdout, &measured.stderr] {
@@ -199,6 +200,13 @@ impl Measure for KernelMeasure<'_> {
         }
         Ok(Measured { summary: measured.summary, effects, without_archive })
     }
+}
+
+/// The same error, which a run that was measured only refers to.
+fn full(error: &Error) -> Error {
+    let same = Error::new(error.code(), error.message());
+    let same = error.place().map(str::to_owned).into_iter().fold(same, Error::at);
+    error.advice().into_iter().fold(same, Error::hint)
 }
 
 fn reason(error: &Error) -> String {

@@ -19,7 +19,7 @@ pub use baseline::BaselineUse;
 #[cfg(all(feature = "capture", target_os = "linux"))]
 pub use kernel::{Fit, KernelMeasure, Wanted};
 pub use readback::run_evidence;
-pub use root::{BuildFacts, HostFacts, ProofRoot, ROOTS, RunRecord};
+pub use root::{BuildFacts, HostFacts, ProofRoot, RESERVE, ROOTS, RunRecord, Stopped};
 pub use source::{Source, WorkflowRun};
 
 use crate::error::{Code, Error, Exit, Result};
@@ -131,10 +131,12 @@ impl Finished {
     }
 }
 
-/// Runs every gate of the selection. A gate that fails doesn't stop the next; an interruption does.
+/// Runs every gate of the selection. A gate that fails doesn't stop the next; an interruption and a full disk do, and
+/// `run.json` says so.
 ///
 /// # Errors
-/// `ResumeMismatch` when the root is of another head, tool or number of runs; `Io`.
+/// `ResumeMismatch` when the root is of another head, tool or number of runs; `DiskFull`;
+/// `Io`.
 pub fn run(
     catalog: &Catalog,
     selection: &Selection,
@@ -144,43 +146,65 @@ pub fn run(
     sink: &mut dyn Sink,
 ) -> Result<Finished> {
     let began = Instant::now();
-    let mut record = begin(catalog, selection, options, root)?;
-    sink.event(&Event::SessionStarted {
-        session: record.session.clone(),
-        gates: selection.gates.iter().map(|gate| gate.definition.id.clone()).collect(),
-        runs: options.runs,
-        root: root.path().display().to_string(),
-    });
-    let mut verdicts: Vec<GateVerdict> = Vec::new();
-    // A baseline that was measured in this root, on this head, needs no second measurement.
-    let keep = |entry: &Entry| options.resume || selection.added.contains(&entry.definition.id);
-    for (at, entry) in selection.gates.iter().enumerate() {
-        let next = selection.gates.get(at + 1).filter(|next| !keep(next));
-        let told_to_stop = options.told_to_stop;
-        let entry = gate::Asked { entry, told_to_stop, runs: options.runs, keep: keep(entry), next };
-        let reviewer = review::Reviewer { catalog, root, record: &record, baselines: options.baselines };
-        let verdict = gate::run(&entry, &reviewer, measure, sink, &verdicts)?;
-        let stop = verdict.is_interrupted();
-        verdicts.push(verdict);
-        if stop {
-            break;
+    let record = begin(catalog, selection, options, root)?;
+    let all = All { catalog, selection, options, root };
+    all.gates(record, measure, sink, began).inspect_err(|error| root.stop(error, (options.now)()))
+}
+
+/// Everything that one invocation is about.
+struct All<'a> {
+    catalog: &'a Catalog,
+    selection: &'a Selection,
+    options: &'a Options,
+    root: &'a ProofRoot,
+}
+
+impl All<'_> {
+    fn gates(
+        &self,
+        mut record: RunRecord,
+        measure: &mut dyn Measure,
+        sink: &mut dyn Sink,
+        began: Instant,
+    ) -> Result<Finished> {
+        let &Self { catalog, selection, options, root } = self;
+        sink.event(&Event::SessionStarted {
+            session: record.session.clone(),
+            gates: selection.gates.iter().map(|gate| gate.definition.id.clone()).collect(),
+            runs: options.runs,
+            root: root.path().display().to_string(),
+        })?;
+        let mut verdicts: Vec<GateVerdict> = Vec::new();
+        // A baseline that was measured in this root, on this head, needs no second measurement.
+        let keep = |entry: &Entry| options.resume || selection.added.contains(&entry.definition.id);
+        for (at, entry) in selection.gates.iter().enumerate() {
+            let next = selection.gates.get(at + 1).filter(|next| !keep(next));
+            let told_to_stop = options.told_to_stop;
+            let entry = gate::Asked { entry, told_to_stop, runs: options.runs, keep: keep(entry), next };
+            let reviewer = review::Reviewer { catalog, root, record: &record, baselines: options.baselines };
+            let verdict = gate::run(&entry, &reviewer, measure, sink, &verdicts)?;
+            let stop = verdict.is_interrupted();
+            verdicts.push(verdict);
+            if stop {
+                break;
+            }
         }
+        let exit = Exit::worst(verdicts.iter().map(exit_of));
+        record.finished_at = Some((options.now)());
+        // Of everything in this root, also of what earlier steps measured.
+        let whole: Vec<GateVerdict> =
+            record.gates.iter().filter_map(|gate| root.verdict(gate).transpose()).collect::<Result<_>>()?;
+        record.exit = Some(Exit::worst(whole.iter().map(exit_of).chain([exit])).code());
+        root.write_record(&record)?;
+        let claims = crate::pack::claims::of_root(root.folder())?;
+        root.write_claims(&claims)?;
+        root.folder().sync()?;
+        sink.event(&Event::SessionFinished {
+            exit: exit.code(),
+            elapsed_ms: crate::run::gate::milliseconds(began),
+        })?;
+        Ok(Finished { exit, verdicts, claims })
     }
-    let exit = Exit::worst(verdicts.iter().map(exit_of));
-    record.finished_at = Some((options.now)());
-    // Of everything in this root, also of what earlier steps measured.
-    let whole: Vec<GateVerdict> =
-        record.gates.iter().filter_map(|gate| root.verdict(gate).transpose()).collect::<Result<_>>()?;
-    record.exit = Some(Exit::worst(whole.iter().map(exit_of).chain([exit])).code());
-    root.write_record(&record)?;
-    let claims = crate::pack::claims::of_root(root.folder())?;
-    root.write_claims(&claims)?;
-    root.folder().sync()?;
-    sink.event(&Event::SessionFinished {
-        exit: exit.code(),
-        elapsed_ms: crate::run::gate::milliseconds(began),
-    });
-    Ok(Finished { exit, verdicts, claims })
 }
 
 /// The typed exit of a verdict.
@@ -234,6 +258,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
             runs: options.runs,
             slow: 1,
             host: HostFacts::here(),
+            stopped: None,
         },
     };
     let mut wanted: Vec<String> = record.gates.iter().chain(&ids).cloned().collect();
@@ -258,6 +283,7 @@ fn begin(catalog: &Catalog, selection: &Selection, options: &Options, root: &Pro
     record.unfinished = None;
     // Each run's proof says its own; here the largest stands.
     record.slow = record.slow.max(options.slow);
+    record.stopped = None;
     root.write_record(&record)?;
     Ok(record)
 }

@@ -8,14 +8,13 @@
 
 use super::Source;
 use crate::error::{Code, Error, Result};
-use crate::files::RootPath;
+use crate::files::{RootPath, append_whole};
 use crate::gate::Entry;
 use crate::host::rights::Rights;
 use crate::judge::scenario::Invocation;
 use crate::judge::{GateVerdict, RunVerdict};
 use crate::pack::claims::Claims;
 use serde::{Deserialize, Serialize};
-use std::io::Write;
 use std::path::Path;
 
 /// The folder of the proof roots. It is root's: whoever starts measured runs through sudo has no other.
@@ -59,6 +58,18 @@ pub struct RunRecord {
     pub slow: u32,
     /// The host.
     pub host: HostFacts,
+    /// What ended the invocation before its end, when it was neither killed nor a verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// What ended an invocation before its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// The error's code, `AG###`.
+    pub code: String,
+    /// What it says.
+    pub reason: String,
 }
 
 const fn as_it_is() -> u32 {
@@ -170,6 +181,7 @@ impl ProofRoot {
         place.sync_names()?;
         let root = Self { folder: place.hold()? };
         root.check_owner()?;
+        root.reserve()?;
         let known = |name: &std::ffi::OsStr| KNOWN.iter().any(|known| name == *known);
         let foreign = root.folder.entries()?.into_iter().find(|(name, _)| !known(name));
         if let Some((name, _)) = foreign.filter(|_| root.record().is_ok_and(|record| record.is_none())) {
@@ -205,6 +217,38 @@ impl ProofRoot {
             }
         }
         Ok(())
+    }
+
+    /// Keeps some room, so that on a full disk there is enough to write down that it is full.
+    fn reserve(&self) -> Result<()> {
+        let file = self.folder.join(RESERVE);
+        match file.open_file()?.map(|file| file.metadata().map(|found| found.len())) {
+            Some(Ok(length)) if length == RESERVED => Ok(()),
+            _ => file.write_copy(&vec![0; RESERVED as usize]),
+        }
+    }
+
+    /// Gives the room back that was kept.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn release(&self) -> Result<()> {
+        self.folder.join(RESERVE).remove()
+    }
+
+    /// Writes into the record of the invocation that `error` ended it, into the room that was kept for that if need be.
+    pub fn stop(&self, error: &Error, now: String) {
+        let written = self.release().and_then(|()| self.record()).and_then(|record| {
+            let Some(mut record) = record else { return Ok(()) };
+            record.finished_at = Some(now);
+            record.exit = Some(error.exit().code());
+            record.stopped =
+                Some(Stopped { code: error.code().name().to_owned(), reason: error.to_string() });
+            self.write_record(&record)
+        });
+        if let Err(also) = written {
+            crate::report::diagnostic(&format!("note: {} does not say so: {also}", self.path().display()));
+        }
     }
 
     fn taken(&self, message: String, hint: &str) -> Error {
@@ -336,8 +380,7 @@ impl ProofRoot {
                     .collect::<Vec<_>>()
             })
             .collect();
-        file.append()?
-            .write_all(format!("{line}\n").as_bytes())
+        append_whole(&mut file.append()?, format!("{line}\n").as_bytes())
             .map_err(|error| Error::io("cannot append", &file.path(), error))
     }
 }
@@ -359,8 +402,14 @@ fn of_caller(path: &Path) -> Result<RootPath> {
     }
 }
 
+/// Room that is kept in a root while an invocation writes to it; a pack leaves it out.
+pub const RESERVE: &str = ".assay-gates-reserve";
+/// Bytes of it: enough for a record of the invocation, in blocks of any size.
+const RESERVED: u64 = 64 * 1024;
+
 /// What may stand at the top of a proof root.
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 12] = [
+    RESERVE,
     "run.json",
     "claims.json",
     "doctor.json",

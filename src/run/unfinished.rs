@@ -192,6 +192,7 @@ mod tests {
             runs: 3,
             slow: 1,
             host: crate::run::HostFacts::here(),
+            stopped: None,
         };
         assert_eq!(guess(&record("2001-01-01T00:00:00Z")), "the host went down");
         let now = chrono::Utc::now().to_rfc3339();

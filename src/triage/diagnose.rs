@@ -4,6 +4,7 @@ use super::diagnosis::{Also, Diagnosis, Evidence, Next, RerunAnswer};
 use super::facts::{Case, Confidence, Fact, FactKind, Subject};
 use super::rules::{Class, Kind, Rerun, Rules};
 use crate::error::{Code, Error, Result};
+use crate::files::quoted;
 
 /// The host facts that are always shown.
 const HOST: [&str; 4] = ["disk", "leftovers", "lost events", "clock"];
@@ -201,7 +202,10 @@ fn command(class: &Class, case: &Case) -> String {
     if lacks("{run}", &run) || lacks("{source}", &source) {
         return format!("assay-gates explain {}", class.id);
     }
-    let selection = case.facts.iter().find(|fact| fact.key == "run.json:/selection");
+    let of_run = |name: &str| case.facts.iter().find(|fact| fact.key == format!("run.json:/{name}"));
+    let selection = of_run("selection");
+    // A root is of so many runs of each gate, and another number is another invocation.
+    let runs = of_run("runs").map_or(String::new(), |fact| format!(" --runs {}", quoted(&fact.value)));
     let root = match case.subject {
         Subject::Root => format!(" --root {}", quoted(&case.source)),
         _ => String::new(),
@@ -210,17 +214,9 @@ fn command(class: &Class, case: &Case) -> String {
         ("{run}", run.unwrap_or_default()),
         ("{repo}", repository.to_owned()),
         ("{selection}", quoted(selection.map_or("all", |fact| &fact.value))),
+        ("{runs}", runs),
         ("{root}", root),
         ("{source}", source.unwrap_or_default()),
     ];
     filled.iter().fold(class.next.clone(), |command, (name, value)| command.replace(name, value))
-}
-
-/// A word of a command line, as a shell reads it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
-    match !word.is_empty() && !word.starts_with('-') && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    }
 }

@@ -48,7 +48,7 @@ pub struct Class {
     #[schemars(with = "String")]
     pub exit: Exit,
     /// The exact next command. Filled in: `{run}`, `{repo}`; `{source}`, the run, root or pack as an argument;
-    /// `{selection}` and `{root}`, for a run to go on with. Where only logs are known and it needs more, the page is next.
+    /// `{selection}`, `{runs}` and `{root}`, for a run to go on with. Where only logs are known and it needs more, the page is next.
     pub next: String,
     /// File name of the runbook page, beside this file.
     pub page: String,

@@ -440,10 +440,10 @@ fn a_baseline_fails_on_growth_and_only_then() {
     let more = kept.compare(&baseline("3", vec![read(), connect(0, "203.0.113.7:443")]));
     assert_eq!(more.exit(), Exit::AcceptanceFailed);
     assert_eq!(
-        more.growth(),
+        more.growth(2, &Default::default()),
         [
-            "not in the baseline: network_endpoints 203.0.113.7:443",
-            "not in the baseline: connect by read_file: connects to 203.0.113.7:443 (failed: errno 111)",
+            "run 2: not in the baseline: network_endpoints 203.0.113.7:443",
+            "run 2: not in the baseline: connect by read_file: connects to 203.0.113.7:443 (failed: errno 111)",
         ]
     );
     fits("assay.gates.baseline_diff.v0", &more);

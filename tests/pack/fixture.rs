@@ -161,12 +161,12 @@ fn balanced(mut summary: Summary, effects: &[Effect], object: &str) -> Summary {
 }
 
 /// Measures without a kernel: each run is another, with canaries and kernel times of its own, in whatever root.
-struct Script {
+pub struct Script {
     measured: u64,
 }
 
 impl Script {
-    fn new() -> Self {
+    pub fn new() -> Self {
         static MEASURED: AtomicU64 = AtomicU64::new(0);
         Self { measured: MEASURED.fetch_add(1_000, Ordering::Relaxed) }
     }
@@ -251,7 +251,9 @@ impl Measure for Script {
 struct Nobody;
 
 impl Sink for Nobody {
-    fn event(&mut self, _: &Event) {}
+    fn event(&mut self, _: &Event) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A definition as it stands in the folder of gates, the one of this place among them.

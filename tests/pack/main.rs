@@ -5,6 +5,7 @@ mod building;
 mod claiming;
 mod fixture;
 mod forging;
+mod full_disk;
 mod merging;
 mod mutating;
 #[path = "../evidence/fixtures.rs"]

@@ -4,5 +4,7 @@
 mod support;
 
 mod command_line;
+mod full_disk;
+mod interrupted;
 mod kernel_only;
 mod readme;

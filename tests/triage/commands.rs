@@ -265,3 +265,35 @@ fn nothing_from_a_log_or_a_root_moves_the_cursor_or_turns_a_line_around() {
         assert!(!out.is_empty() || !err.is_empty(), "{arguments:?}");
     }
 }
+
+#[test]
+fn on_a_terminal_with_colours_those_of_a_log_or_a_root_do_not_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let hostile = "\u{1b}[31mx\u{1b}[1;4;5my\u{1b}[0m";
+    let log = format!("2026-02-03T12:43:20.1Z ##[error]No space left on device: {hostile}\n");
+    std::fs::write(folder.path().join("x.log"), log).unwrap();
+    let root = folder.path().join("root/gates/g");
+    std::fs::create_dir_all(&root).unwrap();
+    let run = serde_json::json!({"gates": ["g", hostile], "selection": hostile});
+    std::fs::write(folder.path().join("root/run.json"), run.to_string()).unwrap();
+    let verdict = serde_json::json!({"exit": 10, "reasons": [hostile], "runs": []});
+    std::fs::write(root.join("verdict.json"), verdict.to_string()).unwrap();
+    for arguments in [
+        "triage x.log",
+        "triage root",
+        "triage root --format markdown",
+        "report root --format github",
+        "verify root",
+    ] {
+        let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_assay-gates"));
+        let output = std::process::Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(folder.path())
+            .env("TERM", "xterm")
+            .env_remove("NO_COLOR")
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(!shown.is_empty() && !shown.contains('\u{1b}'), "{arguments}: {shown:?}");
+    }
+}

@@ -283,6 +283,10 @@ impl Recorder {
         let populated = cgroup.populated();
         let end = canary::run(cgroup.folder(), cgroup.threads.as_fd(), &spool);
         let drained = consumer.finish()?;
+        if drained.spooled.disk_full {
+            let full = std::io::ErrorKind::StorageFull.into();
+            return Err(Error::io("cannot keep the kernel's records", &spool, full));
+        }
         let by_cpu = programs.counters_by_cpu()?;
         let counters = programs.counters()?;
         let level = programs.session_level()?;

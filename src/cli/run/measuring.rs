@@ -1,7 +1,8 @@
 //! The measuring half of `run`.
 
 use super::{Args, Format};
-use crate::error::{Exit, Result};
+use crate::error::{Code, Error, Exit, Result};
+use crate::files::quoted;
 use crate::gate::{Catalog, Selection};
 use crate::host::state::cleanup_record;
 use crate::host::{interrupt, stop, units};
@@ -44,9 +45,9 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         }
     }
     folder.join("doctor.json").write_json(fit.doctor())?;
-    let file = folder.join("events.jsonl").append()?;
-    let mut views: Vec<Box<dyn Sink>> =
-        vec![Box::new(Recorder::new(file)), Box::new(Human::new(place(args)))];
+    let events = folder.join("events.jsonl");
+    let recorder = Recorder::new(events.append()?, events.path());
+    let mut views: Vec<Box<dyn Sink>> = vec![Box::new(recorder), Box::new(Human::new(place(args)))];
     if args.format == Format::Jsonl {
         views.push(Box::new(Lines));
     }
@@ -60,9 +61,12 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         now,
         told_to_stop: interrupt::told,
     };
-    let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))?;
-    let junit = report::junit(&finished.verdicts, Some(&finished.claims));
-    folder.join("junit.xml").write(junit.as_bytes())?;
+    let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))
+        .map_err(|error| resumable(error, &resume))?;
+    // What is said of the results is said when all of them are on disk.
+    let packed = rest(args, &root, &finished, checkout)
+        .inspect_err(|error| root.stop(error, now()))
+        .map_err(|error| resumable(error, &resume))?;
     match args.format {
         Format::Json => report::data(&crate::files::pretty_sorted(&finished.report(&root)?)?),
         Format::Jsonl => {}
@@ -75,15 +79,9 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
     if let Some(why) = interrupt::told() {
         told_to_stop(&why, &resume);
         exit = Exit::worst([exit, Exit::Infrastructure]);
-    } else if !args.no_pack {
-        let zip = folder.join("pack.zip");
-        let provenance = crate::pack::Provenance::from_environment(checkout);
-        let built = crate::pack::build_below(folder, &folder.join("pack"), Some(&zip), &provenance)?;
-        report::diagnostic(&format!(
-            "proof pack: {} (manifest {})",
-            zip.path().display(),
-            built.manifest_sha256
-        ));
+    }
+    if let Some(packed) = packed {
+        report::diagnostic(&packed);
     }
     // What a signal cut short now is whole already.
     stop::forget_last();
@@ -110,10 +108,32 @@ fn resume_line(args: &Args, root: &Path) -> String {
     words.join(" ")
 }
 
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._,-".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+/// Writes what is made of the results; gives the line about the pack, if one was built.
+fn rest(args: &Args, root: &ProofRoot, finished: &job::Finished, checkout: &Path) -> Result<Option<String>> {
+    let folder = root.folder();
+    let junit = report::junit(&finished.verdicts, Some(&finished.claims));
+    folder.join("junit.xml").write(junit.as_bytes())?;
+    let packed = match args.no_pack || interrupt::told().is_some() {
+        true => None,
+        false => {
+            let zip = folder.join("pack.zip");
+            let provenance = crate::pack::Provenance::from_environment(checkout);
+            let built = crate::pack::build_below(folder, &folder.join("pack"), Some(&zip), &provenance)?;
+            Some(format!("proof pack: {} (manifest {})", zip.path().display(), built.manifest_sha256))
+        }
+    };
+    root.release()?;
+    Ok(packed)
+}
+
+/// Where a full disk ended it, the line to go on with.
+fn resumable(error: Error, resume: &str) -> Error {
+    if error.code() != Code::DiskFull {
+        return error;
+    }
+    let again = format!("what is finished is kept; go on with: {resume}");
+    let hint = error.advice().map(|first| format!("{first}\n  hint: {again}"));
+    error.hint(hint.unwrap_or(again))
 }
 
 fn baselines(args: &Args) -> BaselineUse {

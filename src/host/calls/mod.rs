@@ -19,7 +19,7 @@ pub use policies::{Policies, ServerPolicy};
 pub use start::{ServerCommand, ServerProcess, ServerStarter};
 
 use crate::capture::{CallMarks, CallWindow};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, is_full};
 use crate::policy::control::{Answer, Cause, Refusal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeMap, BTreeSet};
@@ -68,6 +68,8 @@ pub struct CallReport {
     pub log: PathBuf,
     /// How many decisions stand in it.
     pub decisions: u64,
+    /// A decision could not be written there, because the disk is full.
+    pub disk_full: bool,
     /// Why servers were refused.
     pub refused: Vec<String>,
     /// What else a person should know.
@@ -124,6 +126,7 @@ struct Tally {
     log: File,
     logged: u64,
     log_broken: bool,
+    disk_full: bool,
     decisions: u64,
     windows: Vec<CallWindow>,
     /// Numbers that were given to servers.
@@ -167,6 +170,7 @@ impl ControlSocket {
             log,
             logged: 0,
             log_broken: false,
+            disk_full: false,
             decisions: 0,
             windows: Vec::new(),
             numbers: 0,
@@ -215,6 +219,7 @@ impl CallServer {
             agents_policy: tally.agents_policy,
             log: self.shared.config.log.clone(),
             decisions: tally.decisions,
+            disk_full: tally.disk_full,
             refused,
             notes: tally.notes.clone(),
         }
@@ -288,6 +293,7 @@ impl Tally {
         }
         self.log.write_all(format!("{line}\n").as_bytes()).map_err(|error| {
             self.log_broken = true;
+            self.disk_full = is_full(&error, Path::new(""));
             format!("cannot write the decision log: {error}")
         })?;
         self.logged += length;

@@ -212,7 +212,8 @@ pub fn preflight(options: Options<'_>, host: &Host, programs: &mut Option<Loaded
         0 => String::new(),
         count => format!(" (and {count} more: assay-gates doctor)"),
     };
-    let error = Error::new(Code::CannotMeasure, format!("{}: {}{more}", first.name, first.found));
+    let code = if matches!(first.name, "disk" | "inodes") { Code::DiskFull } else { Code::CannotMeasure };
+    let error = Error::new(code, format!("{}: {}{more}", first.name, first.found));
     Err(match &first.fix {
         Some(fix) => error.hint(fix.clone()),
         None => error,

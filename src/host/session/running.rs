@@ -25,9 +25,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long processes may outlive the root process before they count as stragglers and are killed.
 const LINGER: Duration = Duration::from_secs(2);
 fn lost(path: &RootPath, error: std::io::Error) -> Error {
-    Error::new(Code::OutputLost, format!("cannot keep the measured program's output: {error}"))
-        .at(path.path().display())
-        .because(error)
+    Error::io_as(Code::OutputLost, "cannot keep the measured program's output", &path.path(), error)
 }
 
 type Reader = JoinHandle<CapturedStream>;
@@ -282,11 +280,10 @@ fn readers(
 ) -> Result<(Reader, Reader)> {
     let limit = spec.output_bytes;
     let second = stop.try_clone().map_err(|error| lost(&spec.stderr, error))?;
-    let stdout =
-        output::capture(stdout, stop, &spec.stdout, limit).map_err(|error| lost(&spec.stdout, error))?;
-    let stderr =
-        output::capture(stderr, second, &spec.stderr, limit).map_err(|error| lost(&spec.stderr, error))?;
-    Ok((stdout, stderr))
+    Ok((
+        output::capture(stdout, stop, &spec.stdout, limit)?,
+        output::capture(stderr, second, &spec.stderr, limit)?,
+    ))
 }
 
 fn outcome(status: ExitStatus, stop: &Stop, stragglers: u32, elapsed: Duration) -> Outcome {

@@ -2,9 +2,11 @@
 
 use super::effects::{EffectSets, unattributed};
 use super::sets::{SetDiff, SurfaceDiff};
+use crate::capture::Operation;
 use crate::error::{Code, Error, Exit, Result};
+use crate::evidence::effect_surface::{Actor, SurfaceEffect};
 use crate::evidence::tool_effects::CountedEffect;
-use crate::evidence::{CapabilitySurface, ToolEffects, strict};
+use crate::evidence::{CapabilitySurface, EffectSurface, ToolEffects, strict};
 use crate::files::write_json;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -228,15 +230,39 @@ impl BaselineDiff {
         if self.grew() { Exit::AcceptanceFailed } else { Exit::Passed }
     }
 
-    /// What the baseline lacks, one line each, for a gate's reasons and log.
+    /// What the baseline lacks, one line each, for a gate's reasons and log: what was touched, in which run, and which
+    /// process did it, then what that came from. `done` is everything that the run did.
     #[must_use]
-    pub fn growth(&self) -> Vec<String> {
+    pub fn growth(&self, run: u32, done: &EffectSurface) -> Vec<String> {
+        let line = |what: String, who: Option<&SurfaceEffect>| {
+            let process = who.and_then(|who| who.processes.first());
+            let chain = process.map(|process| done.chain(*process)).unwrap_or_default();
+            let by = if chain.is_empty() { String::new() } else { format!(", by {}", chain.join(" of ")) };
+            format!("run {run}: not in the baseline: {what}{by}")
+        };
         let surface = self.surface.categories().into_iter().flat_map(|(category, values)| {
-            values.added.iter().map(move |value| format!("not in the baseline: {category} {value}"))
+            values.added.iter().map(move |value| {
+                let is_exec = category == "process_execs";
+                let who = done.effects.iter().find(|one| {
+                    let effect = &one.effect;
+                    let named = [&effect.path, &effect.target, &effect.endpoint];
+                    (effect.operation == Operation::Exec) == is_exec
+                        && named.into_iter().flatten().any(|name| name == value)
+                });
+                line(format!("{category} {value}"), who)
+            })
         });
         let grown = |by: &str, effect: &CountedEffect| {
             let operation = effect.operation.name();
-            format!("not in the baseline: {operation} by {by}: {}", super::show::phrase(effect))
+            let who = done.effects.iter().find(|one| {
+                let same = CountedEffect { count: effect.count, ..one.effect.clone() } == *effect;
+                let tool = match &one.actor {
+                    Actor::Call { tool, .. } => Some(tool),
+                    Actor::Ambiguous | Actor::Outside => None,
+                };
+                same && tool.is_none_or(|tool| by.split(" + ").any(|name| name == tool))
+            });
+            line(format!("{operation} by {by}: {}", super::show::phrase(effect)), who)
         };
         let tools = self
             .tools

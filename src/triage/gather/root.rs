@@ -5,7 +5,7 @@ use super::logs;
 use super::tree::Tree;
 use crate::evidence::Archive;
 use crate::pack::claims::Claims;
-use crate::triage::facts::{Case, Fact, FactKind, Place};
+use crate::triage::facts::{Case, Confidence, Fact, FactKind, Place};
 use crate::triage::log::{Dressing, scan_as};
 use crate::triage::rules::Rules;
 use serde_json::Value;
@@ -45,8 +45,10 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
         };
         statuses.push((gate.clone(), status));
     }
-    // Behind an interruption nothing ran, and nobody says that it did.
-    let interrupted = statuses.iter().any(|(_, status)| status == INTERRUPTED);
+    let stopped = run.as_ref().is_some_and(|run| stopped(run, case));
+    // Behind an end before the end nothing ran, and nobody says that it did.
+    let killed = run.as_ref().is_some_and(|run| run.get("exit") == Some(&Value::Null));
+    let interrupted = stopped || killed || statuses.iter().any(|(_, status)| status == INTERRUPTED);
     let mut passed = Vec::new();
     for (gate, mut status) in statuses {
         let place =
@@ -59,7 +61,7 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
         case.push(Fact::new(FactKind::Gate, "status", status, place));
     }
     match selected {
-        Some(selected) if !selected.is_empty() && passed.len() == gates.len() => {
+        Some(selected) if !selected.is_empty() && passed.len() == gates.len() && !stopped => {
             let top = Place { file: Some("gates".to_owned()), ..top };
             case.push(Fact::new(FactKind::Run, "green_with", passed.join(", "), top));
         }
@@ -67,6 +69,18 @@ pub fn gather(rules: &Rules, tree: &mut Tree, prefix: &str, case: &mut Case) {
         None => case.missing.push(format!("{prefix}run.json: which gates were selected is not known")),
     }
     environment(case, run.as_ref(), manifest.as_ref());
+}
+
+/// Adds what ended the invocation before its end, as the driver wrote it; gives whether anything did.
+fn stopped(run: &Value, case: &mut Case) -> bool {
+    let text = |name: &str| run.pointer(&format!("/stopped/{name}")).and_then(Value::as_str);
+    let Some(code) = text("code") else { return false };
+    let place = Place { file: Some("run.json".to_owned()), ..Place::default() };
+    let mut fact = Fact::new(FactKind::Code, "code", code, place);
+    fact.confidence = Confidence::Certain;
+    fact.context = vec![format!("> {}", text("reason").unwrap_or_default())];
+    case.push(fact);
+    true
 }
 
 /// What the invocation may be cited for; nothing when it can't be read.

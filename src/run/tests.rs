@@ -401,6 +401,29 @@ fn told_to_stop_at_any_moment_it_ends_with_13_and_going_on_measures_what_is_miss
     }
 }
 
+/// Readers harvest one line of each accepted run, whatever a power cut left of the log.
+#[test]
+fn going_on_says_each_pass_once_whatever_was_left_of_the_log() {
+    for lose in [true, false] {
+        let bench = bench();
+        bench.go("first", false, &mut Script::new(&[("first", 3, Change::Interrupted)])).unwrap();
+        let log = bench.root().join("gates/first/gate.log");
+        if lose {
+            std::fs::write(&log, "PASS: runner-sp\ngate first: a li").unwrap();
+        } else {
+            let archive = bench.root().join("gates/first/run-2/runner-kernel-only.tar.gz");
+            std::fs::write(archive, "torn").unwrap();
+        }
+        let (finished, _) = bench.go("first", true, &mut Script::new(&[])).unwrap();
+        assert_eq!(finished.exit, Exit::Passed);
+        let text = bench.text("gates/first/gate.log");
+        let passes: Vec<&str> = text.lines().filter(|line| line.starts_with("PASS: ")).collect();
+        let accepted = "PASS: runner-spike kernel-only acceptance";
+        let agreed = "PASS: runner-spike kernel-only three-run determinism";
+        assert_eq!(passes, [accepted, accepted, accepted, agreed], "{text}");
+    }
+}
+
 #[test]
 fn what_failed_before_the_word_to_stop_stays_failed() {
     let bench = bench();

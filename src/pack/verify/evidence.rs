@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::evidence::archive::{examine, member};
 use crate::evidence::filter::{Filter, FilterReport};
 use crate::evidence::kernel::{KernelVersion, Normaliser};
+use crate::evidence::origins::origins;
 use crate::evidence::{Archive, EffectSurface, KernelSet, ToolEffects, effects, strict};
 use crate::host::WORK;
 use crate::judge::scenario::RunFiles;
@@ -107,6 +108,22 @@ impl Check<'_> {
         if let Some(proof) = &proof {
             let path = format!("{folder}/capture_proof.json");
             self.equal("capture_proof", &format!("{path}#/run_id"), run_id, &proof.run_id);
+            self.equal(
+                "capture_proof",
+                &format!("{path}#/schema"),
+                "assay.gates.capture_proof.v0",
+                &proof.schema,
+            );
+            let decided = proof.policy_origin.as_deref().map(|origin| origin == "corroborated");
+            if proof.origins != origins(decided, archive.health.sdk_layer != "absent") {
+                let place = format!("{path}#/origins");
+                self.fault(
+                    "capture_proof",
+                    place,
+                    "the authors that follow from who decided and what was asked for",
+                    "others",
+                );
+            }
             let broken = proof.invariants.iter().find(|one| !one.held);
             if proof.complete && (broken.is_some() || !proof.reasons.is_empty()) {
                 self.fault(

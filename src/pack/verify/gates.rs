@@ -1,7 +1,8 @@
 //! Each gate's row: its files, its log, its verdict, and whether they say the same.
 
-use super::Check;
+use super::{Check, first_difference};
 use crate::evidence::strict;
+use crate::files::pretty_sorted;
 use crate::judge::GateVerdict;
 use crate::pack::build::pass_lines;
 use crate::pack::manifest::{FileRow, GateRow, GateStatus, Role};
@@ -126,11 +127,20 @@ impl Check<'_> {
             }
             return;
         }
-        let verdict: GateVerdict = match self.source.text(&path).map(|text| strict::typed(text.as_bytes())) {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(error)) => return self.fault("gate_verdict", path, "a verdict of its schema", error),
+        let text = match self.source.text(&path) {
+            Ok(text) => text,
             Err(finding) => return self.keep(finding),
         };
+        let verdict: GateVerdict = match strict::typed(text.as_bytes()) {
+            Ok(verdict) => verdict,
+            Err(error) => return self.fault("gate_verdict", path, "a verdict of its schema", error),
+        };
+        if let Ok(canonical) = pretty_sorted(&verdict)
+            && canonical != text
+        {
+            let (line, expected, found) = first_difference(&canonical, &text);
+            self.fault("gate_verdict", format!("{path}:{line}"), expected, found);
+        }
         self.equal("gate_verdict", &format!("{path}#/schema"), "assay.gates.verdict.v0", &verdict.schema);
         self.equal("gate_verdict", &format!("{path}#/gate"), gate.gate.as_str(), &verdict.gate);
         // A pack may downgrade (passed without archives is incomplete), never upgrade.

@@ -115,6 +115,14 @@ impl Check<'_> {
                 fields.remove("doctor");
             }
             match serde_json::from_value::<RunRecord>(plain.clone()) {
+                Ok(record) if record.schema != "assay.gates.run.v0" => {
+                    self.fault(
+                        "run_record",
+                        format!("{RECORD}#/schema"),
+                        "assay.gates.run.v0",
+                        record.schema,
+                    );
+                }
                 Ok(record) if serde_json::to_value(&record).is_ok_and(|again| again == plain) => {
                     if let Some(why) = record.unfinished.as_ref().filter(|_| record.finished_at.is_none()) {
                         self.limits.push(format!("the invocation is unfinished: {why}"));

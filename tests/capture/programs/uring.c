@@ -46,7 +46,10 @@ int main(void)
     fd = syscall(SYS_io_uring_setup, 8, &parameters);
     if (fd < 0)
         return 8;
-    ring = mmap(0, parameters.sq_off.array + 4 * parameters.sq_entries + 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    /* To its end and no further: some kernels refuse to map more than there is. */
+    unsigned requests = parameters.sq_off.array + 4 * parameters.sq_entries;
+    unsigned results = parameters.cq_off.cqes + sizeof(struct io_uring_cqe) * parameters.cq_entries;
+    ring = mmap(0, requests > results ? requests : results, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
     entries = mmap(0, 64 * parameters.sq_entries, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, IORING_OFF_SQES);
     struct sockaddr_in v4 = { .sin_family = AF_INET, .sin_port = htons(9), .sin_addr = { htonl(INADDR_LOOPBACK) } };
     int tcp = socket(AF_INET, SOCK_STREAM, 0);

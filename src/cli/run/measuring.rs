@@ -94,8 +94,8 @@ fn told_to_stop(why: &str, resume: &str) {
 
 /// The line to paste that goes on with this invocation.
 fn resume_line(args: &Args, root: &Path) -> String {
-    let mut words = vec!["sudo assay-gates run --gates".to_owned(), quoted(&args.gates.join(","))];
-    words.extend(["--resume --root".to_owned(), quoted(&root.display().to_string())]);
+    let (gates, root) = (quoted(&args.gates.join(",")), quoted(&root.display().to_string()));
+    let mut words = vec![format!("sudo assay-gates run --gates {gates} --resume --root {root}")];
     if args.runs != 3 {
         words.push(format!("--runs {}", args.runs));
     }

@@ -62,13 +62,13 @@ fn contracts() -> Vec<Contract> {
         contract(
             "assay.experiment.agent_observability_fidelity.redaction_manifest.v0",
             In("schema"),
-            No(IN_RUNS),
+            In("review/redaction-manifest.json"),
             REVIEWED,
         ),
         contract(
             "assay.experiment.agent_observability_fidelity.semantic_gap_verdict.v0",
             In("schema"),
-            No(IN_RUNS),
+            In("review/scenario-verdict.json"),
             REVIEWED,
         ),
         contract("assay.gates.artifact.v0", In("schema"), No(SCREEN), No(OURS)),
@@ -78,6 +78,7 @@ fn contracts() -> Vec<Contract> {
         contract("assay.gates.call_ids.v0", No(STATED), No(READ), No(OURS)),
         contract("assay.gates.capture_proof.v0", In("schema"), run("run/capture_proof.json"), No(OURS)),
         contract("assay.gates.catalogue.v0", No(STATED), No(READ), No(OURS)),
+        contract("assay.gates.chain.v0", In("schema"), No(IN_RUNS), No(OURS)),
         contract("assay.gates.claims.v0", In("schema"), No(IN_RUNS), No(OURS)),
         contract("assay.gates.cleanup.v0", In("schema"), No(IN_RUNS), No(OURS)),
         contract("assay.gates.cleanup_plan.v0", In("schema"), No(SCREEN), No(OURS)),
@@ -136,8 +137,13 @@ fn contracts() -> Vec<Contract> {
             In("contracts/incident.tar"),
             INCIDENTS,
         ),
-        contract("assay.observability.claim_class_cell.v0", In("schema"), No(IN_RUNS), REVIEWED),
-        contract("assay.observability.join_result.v0", In("schema"), No(IN_RUNS), REVIEWED),
+        contract(
+            "assay.observability.claim_class_cell.v0",
+            In("schema"),
+            In("review/claim-class-cells.json"),
+            REVIEWED,
+        ),
+        contract("assay.observability.join_result.v0", In("schema"), In("review/join-result.json"), REVIEWED),
         contract(
             "assay.runner.archive_manifest.v0",
             In("schema"),
@@ -264,8 +270,14 @@ fn fits(id: &str, file: &str, bytes: &[u8]) {
     };
     assert!(!documents.is_empty(), "{file} says nothing");
     for document in documents {
-        let value: Value = serde_json::from_slice(document).unwrap();
-        validate(id, &value).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let rows = match serde_json::from_slice(document).unwrap() {
+            Value::Array(rows) => rows,
+            row => vec![row],
+        };
+        assert!(!rows.is_empty(), "{file} says nothing");
+        for row in rows {
+            validate(id, &row).unwrap_or_else(|error| panic!("{file}: {error}"));
+        }
     }
 }
 

@@ -42,6 +42,24 @@ fn each_scenario_ends_as_it_declares_with_its_six_files() {
 }
 
 #[test]
+fn the_example_of_a_review_is_what_this_build_writes() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("proof-pack/examples/review");
+    let files = hidden_write().review().files;
+    if std::env::var_os("UPDATE_EXAMPLES").is_some() {
+        std::fs::create_dir_all(&folder).unwrap();
+        for (name, text) in &files {
+            std::fs::write(folder.join(name), text).unwrap();
+        }
+    }
+    let there = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(there, files.len());
+    for (name, text) in files {
+        let found = std::fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(found, text, "{name}: UPDATE_EXAMPLES=1 writes it anew");
+    }
+}
+
+#[test]
 fn a_conforming_hidden_write_row_has_the_values_that_its_readers_expect() {
     let review = hidden_write().review();
     let join = row(&review, "join-result.json");

@@ -4,7 +4,9 @@
 //! place for results) is looked at with that user's own rights, so that the kernel decides what it may be; what is
 //! root's own is opened with root's.
 
-use crate::error::{Code, Error, Result};
+#[cfg(target_os = "linux")]
+use crate::error::Code;
+use crate::error::{Error, Result};
 use std::path::PathBuf;
 use std::process::Command;
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../support/answers.rs"]
+mod answers;
 mod contract;
 #[path = "../pack/fixture.rs"]
 #[allow(dead_code, reason = "shared with the tests of packs")]

@@ -1,5 +1,6 @@
 //! `assay-gates lane --prove`: a real pack, a real history, and a GitHub on loopback.
 
+use crate::answers::{answer, check, check_post_answer, check_posted};
 use crate::fixture::{GATE, POLICY, definition, passed_root, provenance, shipped};
 use crate::history::Repository;
 use assay_gates::files::sha256_file;
@@ -117,61 +118,70 @@ impl World {
             .output()
             .unwrap();
         let asked = runtime.block_on(server.received_requests()).unwrap();
-        let posted = asked
-            .iter()
-            .filter(|request| request.method.as_str() == "POST")
-            .map(|request| {
-                assert_eq!(request.url.path(), format!("/repos/owner/name/statuses/{}", self.head));
-                serde_json::from_slice(&request.body).unwrap()
-            })
-            .collect();
+        let posted = posts(&asked);
+        for request in asked.iter().filter(|request| request.method.as_str() == "POST") {
+            assert_eq!(request.url.path(), format!("/repos/owner/name/statuses/{}", self.head));
+        }
         let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
         (output.status.code(), text, posted)
     }
 
     async fn serve(&self) -> MockServer {
         let server = MockServer::start().await;
-        let run = json!({
-            "id": 42, "run_attempt": 1, "event": self.event, "path": ".github/workflows/gates.yml@refs/heads/main",
-            "head_sha": self.head, "status": "completed", "conclusion": self.conclusion, "name": null, "head_branch": null,
-        });
-        let jobs = json!({"total_count": 1, "jobs": [
-            {"id": 1, "run_id": 42, "name": "Measure", "status": "completed", "conclusion": "success", "steps": self.steps},
-        ]});
-        let artifacts = json!({"total_count": 1, "artifacts": [
-            {"id": 9, "name": "assay-runner-delegated-proof-pack-42", "size_in_bytes": 1, "digest": self.digest},
-        ]});
-        for (below, answer) in [("", run), ("/attempts/1/jobs", jobs), ("/artifacts", artifacts)] {
-            Mock::given(method("GET"))
-                .and(path(format!("/repos/owner/name/actions/runs/42{below}")))
-                .respond_with(ResponseTemplate::new(200).set_body_json(answer))
-                .mount(&server)
-                .await;
+        let run = answer(
+            "workflow-run",
+            json!({
+                "id": 42, "run_attempt": 1, "event": self.event, "path": ".github/workflows/gates.yml@refs/heads/main",
+                "head_sha": self.head, "status": "completed", "conclusion": self.conclusion, "name": null, "head_branch": null,
+            }),
+        );
+        let jobs = json!({"total_count": 1, "jobs": [answer("job", json!({
+            "id": 1, "run_id": 42, "name": "Measure", "status": "completed", "conclusion": "success", "steps": self.steps,
+        }))]});
+        let artifacts = json!({"total_count": 1, "artifacts": [answer("artifact", json!({
+            "id": 9, "name": "assay-runner-delegated-proof-pack-42", "size_in_bytes": 1, "digest": self.digest,
+        }))]});
+        for (below, body) in [("", run), ("/attempts/1/jobs", jobs), ("/artifacts", artifacts)] {
+            get(&server, &format!("/repos/owner/name/actions/runs/42{below}"), body).await;
         }
-        Mock::given(method("GET"))
-            .and(path("/repos/owner/name/actions/jobs/1/logs"))
-            .respond_with(ResponseTemplate::new(200).set_body_string(self.log.clone()))
-            .mount(&server)
-            .await;
-        let branch = json!({"name": "main", "protected": self.protected, "commit": {"sha": self.repository.commit_of("main")}});
+        // A log is somewhere else.
+        let logs = "/repos/owner/name/actions/jobs/1/logs";
+        check(logs, 302, &Value::Null);
+        let elsewhere = ResponseTemplate::new(302).insert_header("location", format!("{}/log", server.uri()));
+        Mock::given(method("GET")).and(path(logs)).respond_with(elsewhere).mount(&server).await;
+        let log = ResponseTemplate::new(200).set_body_string(self.log.clone());
+        Mock::given(method("GET")).and(path("/log")).respond_with(log).mount(&server).await;
+        let branch = answer(
+            "branch-with-protection",
+            json!({
+                "name": "main", "protected": self.protected, "commit": {"sha": self.repository.commit_of("main")},
+            }),
+        );
         let statuses = format!("/commits/{}/statuses", self.head);
-        for (below, answer) in [
-            ("", json!({"default_branch": "main"})),
+        for (below, body) in [
+            ("", answer("full-repository", json!({"default_branch": "main"}))),
             ("/branches/main", branch),
             (statuses.as_str(), self.statuses.clone()),
         ] {
-            Mock::given(method("GET"))
-                .and(path(format!("/repos/owner/name{below}")))
-                .respond_with(ResponseTemplate::new(200).set_body_json(answer))
-                .mount(&server)
-                .await;
+            get(&server, &format!("/repos/owner/name{below}"), body).await;
         }
-        Mock::given(method("POST"))
-            .respond_with(ResponseTemplate::new(self.status_code).set_body_json(json!({"message": "m"})))
-            .mount(&server)
-            .await;
+        take_status(&server, self.status_code).await;
         server
     }
+}
+
+/// An answer as GitHub's description has it.
+async fn get(server: &MockServer, at: &str, body: Value) {
+    check(at, 200, &body);
+    let given = ResponseTemplate::new(200).set_body_json(body);
+    Mock::given(method("GET")).and(path(at)).respond_with(given).mount(server).await;
+}
+
+async fn take_status(server: &MockServer, code: u16) {
+    let body = if code < 400 { answer("status", json!({})) } else { json!({"message": "m"}) };
+    check_post_answer("/repos/owner/name/statuses/head", code, &body);
+    let given = ResponseTemplate::new(code).set_body_json(body);
+    Mock::given(method("POST")).respond_with(given).mount(server).await;
 }
 
 fn step(name: &str, conclusion: &str) -> Value {
@@ -276,15 +286,8 @@ fn asked(repository: &Repository, statuses: Value) -> (Vec<Value>, String) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(async {
         let server = MockServer::start().await;
-        Mock::given(method("GET"))
-            .and(path(format!("/repos/owner/name/commits/{}/statuses", repository.head())))
-            .respond_with(ResponseTemplate::new(200).set_body_json(statuses))
-            .mount(&server)
-            .await;
-        Mock::given(method("POST"))
-            .respond_with(ResponseTemplate::new(201).set_body_json(json!({})))
-            .mount(&server)
-            .await;
+        get(&server, &format!("/repos/owner/name/commits/{}/statuses", repository.head()), statuses).await;
+        take_status(&server, 201).await;
         server
     });
     let (exit, _, err) = repository.lane(&[
@@ -302,11 +305,16 @@ fn asked(repository: &Repository, statuses: Value) -> (Vec<Value>, String) {
 
 fn posts(requests: &[wiremock::Request]) -> Vec<Value> {
     let posts = requests.iter().filter(|request| request.method.as_str() == "POST");
-    posts.map(|request| serde_json::from_slice(&request.body).unwrap()).collect()
+    let body = |request: &wiremock::Request| {
+        let posted: Value = serde_json::from_slice(&request.body).unwrap();
+        check_posted(request.url.path(), &posted);
+        posted
+    };
+    posts.map(body).collect()
 }
 
 fn status(state: &str, context: &str, description: &str) -> Value {
-    json!({"id": 1, "state": state, "context": context, "description": description})
+    answer("status", json!({"id": 1, "state": state, "context": context, "description": description}))
 }
 
 #[test]

@@ -14,8 +14,8 @@ struct Description {
     components: Map<String, Value>,
     /// By route and status, what GET gives; null for no JSON at all.
     answers: BTreeMap<(&'static str, u16), Value>,
-    /// What is posted to [`DISPATCHES`], and what POST gives there.
-    dispatch: (Value, BTreeMap<u16, Value>),
+    /// By route of [`POSTS`]: what is posted there, and what POST gives.
+    posts: BTreeMap<&'static str, (Value, BTreeMap<u16, Value>)>,
 }
 
 /// `None` when it is not installed.
@@ -64,9 +64,12 @@ fn load() -> Option<Description> {
         let statuses = given(&mut paths[route]["get"]);
         answers.extend(statuses.into_iter().map(|(status, schema)| ((route, status), schema)));
     }
-    let mut post = paths[DISPATCHES]["post"].take();
-    let statuses = given(&mut post);
-    let dispatch = (schema_of(post["requestBody"].take()), statuses);
+    let mut posts: Vec<(&str, Value)> = POSTS.map(|route| (route, paths[route]["post"].take())).into();
+    let given: Vec<_> = posts.iter_mut().map(|(_, post)| given(post)).collect();
+    let posts = posts.into_iter().zip(given);
+    let posts = posts
+        .map(|((route, mut post), given)| (route, (schema_of(post["requestBody"].take()), given)))
+        .collect();
     let mut kept = Map::new();
     while let Some(name) = wanted.pop() {
         let Some(mut schema) = schemas.remove(&name) else { continue };
@@ -75,11 +78,11 @@ fn load() -> Option<Description> {
         wanted.extend(refs);
         kept.insert(name, schema);
     }
-    Some(Description { components: kept, answers, dispatch })
+    Some(Description { components: kept, answers, posts })
 }
 
 /// What the tests' servers answer.
-const ROUTES: [&str; 12] = [
+const ROUTES: [&str; 14] = [
     "/repos/{owner}/{repo}",
     "/repos/{owner}/{repo}/actions/artifacts/{artifact_id}/{archive_format}",
     "/repos/{owner}/{repo}/actions/jobs/{job_id}/logs",
@@ -90,16 +93,22 @@ const ROUTES: [&str; 12] = [
     "/repos/{owner}/{repo}/actions/runs/{run_id}/attempts/{attempt_number}/logs",
     "/repos/{owner}/{repo}/actions/runners",
     "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/runs",
+    "/repos/{owner}/{repo}/branches/{branch}",
     "/repos/{owner}/{repo}/check-runs/{check_run_id}/annotations",
+    "/repos/{owner}/{repo}/commits/{ref}/statuses",
     "/repos/{owner}/{repo}/compare/{basehead}",
 ];
 
 /// What the tests' servers take.
-const DISPATCHES: &str = "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/dispatches";
+const POSTS: [&str; 2] = [
+    "/repos/{owner}/{repo}/actions/workflows/{workflow_id}/dispatches",
+    "/repos/{owner}/{repo}/statuses/{sha}",
+];
 
 /// The component schemas that answers are made of.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 13] = [
     "basic-error",
+    "branch-with-protection",
     "commit",
     "diff-entry",
     "workflow-run",
@@ -109,6 +118,7 @@ const KINDS: [&str; 11] = [
     "runner",
     "commit-comparison",
     "full-repository",
+    "status",
     "workflow-dispatch-response",
 ];
 
@@ -217,16 +227,21 @@ pub fn check(path: &str, status: u16, body: &Value) {
 
 /// Holds what is posted to `path` against what the description lets be posted there.
 pub fn check_posted(path: &str, posted: &Value) {
-    assert!(leads_to(DISPATCHES, path), "no route that takes a POST: {path}");
+    let route = posts_to(path);
     let Some(description) = description() else { return };
-    validate("POST of a dispatch", &description.dispatch.0, posted);
+    validate(&format!("POST to {route}"), &description.posts[route].0, posted);
 }
 
 /// As [`check`], for the answer to a POST.
 pub fn check_post_answer(path: &str, status: u16, body: &Value) {
-    assert!(leads_to(DISPATCHES, path), "no route that takes a POST: {path}");
+    let route = posts_to(path);
     let Some(description) = description() else { return };
-    check_status(DISPATCHES, description.dispatch.1.get(&status), status, body);
+    check_status(route, description.posts[route].1.get(&status), status, body);
+}
+
+fn posts_to(path: &str) -> &'static str {
+    let route = POSTS.into_iter().find(|route| leads_to(route, path));
+    route.unwrap_or_else(|| panic!("no route that takes a POST: {path}"))
 }
 
 fn leads_to(route: &str, path: &str) -> bool {

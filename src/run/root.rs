@@ -175,8 +175,7 @@ impl ProofRoot {
     /// `Io`; `RootTaken` when the folder has other content than a proof root's, belongs to somebody else, or is no place
     /// for a root of this caller.
     pub fn open(path: &Path) -> Result<Self> {
-        let place =
-            if Rights::of_caller()?.is_own() { RootPath::of(path, Rights::own())? } else { of_caller(path)? };
+        let place = Self::place(path)?;
         place.create_folder()?;
         place.sync_names()?;
         let root = Self { folder: place.hold()? };
@@ -191,6 +190,20 @@ impl ProofRoot {
             ));
         }
         Ok(root)
+    }
+
+    /// The proof root that is there, to correct what it says of itself; nothing is measured into it.
+    ///
+    /// # Errors
+    /// As [`ProofRoot::open`]; `Io` when there is none.
+    pub fn visit(path: &Path) -> Result<Self> {
+        let root = Self { folder: Self::place(path)?.hold()? };
+        root.check_owner()?;
+        Ok(root)
+    }
+
+    fn place(path: &Path) -> Result<RootPath> {
+        if Rights::of_caller()?.is_own() { RootPath::of(path, Rights::own()) } else { of_caller(path) }
     }
 
     /// Whether the caller may have a root at `path` at all; nothing is made yet.

@@ -6,7 +6,7 @@
 
 use super::{ProofRoot, RunRecord, gate, readback};
 use crate::error::{Exit, Result};
-use crate::files::RootPath;
+use crate::files::{EntryKind, RootPath};
 use crate::gate::{Definition, Group};
 use crate::host::rights::Rights;
 use crate::judge::{GateVerdict, INTERRUPTED, RunVerdict};
@@ -30,7 +30,7 @@ pub struct Unfinished {
 pub fn mark(folders: &[PathBuf]) -> Result<Vec<Unfinished>> {
     let mut marked = Vec::new();
     for path in folders.iter().flat_map(|folder| entries(folder)) {
-        let Ok(root) = ProofRoot::open(&path) else { continue };
+        let Ok(root) = ProofRoot::visit(&path) else { continue };
         let Ok(Some(mut record)) = root.record() else { continue };
         if record.finished_at.is_some() {
             continue;
@@ -52,7 +52,7 @@ pub fn mark(folders: &[PathBuf]) -> Result<Vec<Unfinished>> {
 /// # Errors
 /// `Io`, `RootBroken`.
 pub fn mark_ended(path: &Path, why: &str) -> Result<()> {
-    let root = ProofRoot::open(path)?;
+    let root = ProofRoot::visit(path)?;
     let Some(mut record) = root.record()?.filter(|record| record.finished_at.is_none()) else {
         return Ok(());
     };
@@ -63,12 +63,8 @@ pub fn mark_ended(path: &Path, why: &str) -> Result<()> {
 /// Roots below `folder` that say of themselves that they are unfinished; what can't be read is passed over.
 #[must_use]
 pub fn unfinished(folder: &Path) -> Vec<Unfinished> {
-    let record = |path: &Path| -> Option<RunRecord> {
-        let root = RootPath::open(path, Rights::own()).ok()?;
-        serde_json::from_slice(&root.join("run.json").read().ok()??).ok()
-    };
     let said = |path: PathBuf| {
-        let record = record(&path)?;
+        let record: RunRecord = serde_json::from_slice(&record(&path)?).ok()?;
         Some(Unfinished { why: record.unfinished.clone()?, resume: resume(&path, &record), root: path })
     };
     entries(folder).into_iter().filter_map(said).collect()
@@ -78,21 +74,27 @@ pub fn unfinished(folder: &Path) -> Vec<Unfinished> {
 #[must_use]
 pub fn newest(folder: &Path) -> Option<PathBuf> {
     let dated = entries(folder).into_iter().filter_map(|path| {
-        let record = std::fs::read(path.join("run.json")).ok()?;
-        let record: serde_json::Value = serde_json::from_slice(&record).unwrap_or_default();
+        let record: serde_json::Value = serde_json::from_slice(&record(&path)?).unwrap_or_default();
         let text = |key: &str| record.get(key).and_then(|value| value.as_str()).map(str::to_owned);
         Some((text("finished_at").is_none(), text("started_at"), path))
     });
     dated.max().map(|(_, _, path)| path)
 }
 
+/// `run.json` of the root at `path`.
+fn record(path: &Path) -> Option<Vec<u8>> {
+    RootPath::open(path, Rights::own()).ok()?.join("run.json").read().ok()?
+}
+
+/// The folders in `folder` that have a `run.json`, sorted.
 fn entries(folder: &Path) -> Vec<PathBuf> {
-    let found = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = found
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .filter(|path| path.join("run.json").is_file())
-        .collect();
+    let Ok(root) = RootPath::open(folder, Rights::own()) else { return Vec::new() };
+    let begun = |name: &std::ffi::OsString| {
+        matches!(root.join(name).join("run.json").kind(), Ok(Some(EntryKind::File)))
+    };
+    let found = root.entries().unwrap_or_default().into_iter();
+    let found = found.filter(|(name, kind)| *kind == EntryKind::Folder && begun(name));
+    let mut found: Vec<PathBuf> = found.map(|(name, _)| folder.join(name)).collect();
     found.sort();
     found
 }

@@ -57,10 +57,10 @@ pub struct Definition {
     /// Seconds after which the tree is killed and the run is incomplete; `--slow N` multiplies them.
     #[serde(default = "default_timeout")]
     pub timeout_seconds: u64,
-    /// Seconds that the agent's SDK gives a tool server to start and to answer; the fixture finds them, multiplied by
-    /// `--slow`, in `ASSAY_GATES_SERVER_TIMEOUT_SECONDS`.
-    #[serde(default = "default_server_timeout", skip_serializing_if = "is_default_server_timeout")]
-    pub server_timeout_seconds: u64,
+    /// Seconds that the agent's SDK gives a tool server to start and to answer, at most `timeout_seconds`; 5 or those, when
+    /// absent. The fixture finds them, multiplied by `--slow`, in `ASSAY_GATES_SERVER_TIMEOUT_SECONDS`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_timeout_seconds: Option<u64>,
     /// What the fence around system calls lets this gate's program do; nothing that it need not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<Allowance>,
@@ -78,14 +78,15 @@ fn default_timeout() -> u64 {
     60
 }
 
-/// What `@openai/agents` takes when nobody says anything else.
-pub(crate) const fn default_server_timeout() -> u64 {
-    5
-}
+/// What `@openai/agents` takes when nobody says anything else, seconds.
+const SERVER_TIMEOUT: u64 = 5;
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference over")]
-fn is_default_server_timeout(seconds: &u64) -> bool {
-    *seconds == default_server_timeout()
+impl Definition {
+    /// Seconds that a tool server has to start and to answer.
+    #[must_use]
+    pub fn server_timeout(&self) -> u64 {
+        self.server_timeout_seconds.unwrap_or_else(|| SERVER_TIMEOUT.min(self.timeout_seconds))
+    }
 }
 
 /// Where a gate belongs.

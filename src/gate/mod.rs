@@ -9,7 +9,6 @@ mod validate;
 
 pub use catalog::{Catalog, Entry};
 pub use confinement::{Allowance, Limits};
-pub(crate) use definition::default_server_timeout;
 pub use definition::{
     AgentShim, Definition, Dependencies, Expectations, ExpectedDecision, ExpectedEffect, ExpectedOpen,
     ExpectedOperation, ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence,

@@ -57,7 +57,7 @@ fn check(gate: &Definition) -> Result<(), Broken> {
     if gate.timeout_seconds == 0 || gate.timeout_seconds > 3600 {
         return broken("timeout_seconds", "expected 1 to 3600");
     }
-    if gate.server_timeout_seconds == 0 || gate.server_timeout_seconds > gate.timeout_seconds {
+    if !(1..=gate.timeout_seconds).contains(&gate.server_timeout()) {
         return broken("server_timeout_seconds", "expected 1 to timeout_seconds");
     }
     if let Some((field, expected)) = gate.limits.broken() {
@@ -166,6 +166,14 @@ mod tests {
     #[test]
     fn a_broken_rule_names_the_line_of_its_field() {
         assert_eq!(broken("timeout_seconds: 60", "timeout_seconds: 0").place(), Some("gate.yaml:15"));
+    }
+
+    #[test]
+    fn a_server_has_no_longer_than_the_gate() {
+        for (seconds, expected) in [(1, 1), (4, 4), (5, 5), (6, 5), (3600, 5)] {
+            let text = KERNEL_ONLY.replace("timeout_seconds: 60", &format!("timeout_seconds: {seconds}"));
+            assert_eq!(parse(&text, "gate.yaml").unwrap().server_timeout(), expected, "{seconds}");
+        }
     }
 
     #[test]

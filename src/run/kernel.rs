@@ -229,7 +229,7 @@ fn policies(gate: &Entry, interpreters: &BTreeMap<String, Interpreter>) -> Resul
 
 /// A gate gets only what its definition lists, beside what every gate gets.
 fn environment(definition: &Definition, slow: u32) -> (Environment, Vec<String>) {
-    let server_timeout = (definition.server_timeout_seconds * u64::from(slow)).to_string();
+    let server_timeout = (definition.server_timeout() * u64::from(slow)).to_string();
     let ours = [
         ("ASSAY_GATES_BIN", BINARY),
         ("ASSAY_GATES_WORK", WORK),

@@ -35,7 +35,7 @@ pub fn draft(name: &str, command: Vec<String>, agent_shim: AgentShim, policy: bo
         policy: policy
             .then(|| crate::gate::PolicySource { file: "policy.yaml".to_owned(), servers: BTreeMap::new() }),
         timeout_seconds: 120,
-        server_timeout_seconds: crate::gate::default_server_timeout(),
+        server_timeout_seconds: None,
         allow: Vec::new(),
         limits: crate::gate::Limits::default(),
         expect: crate::gate::Expectations::default(),

@@ -206,6 +206,7 @@ mod imp {
         let run_id = args.run_id()?;
         crate::host::units::check()?;
         crate::host::stop::watch()?;
+        Host::need_root()?;
         let key = RedactionKey::of_caller()?;
         let host = Host::enter(&run_id)?;
         let own_folder =

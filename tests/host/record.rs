@@ -360,6 +360,7 @@ fn without_root_nothing_is_measured_and_the_exit_is_40() {
         (folder.as_path(), &["record", "--", "true"][..]),
         (&folder, &["run", "--gate", "one"]),
         (Path::new("/proc"), &["run", "--gate", "one"]),
+        (Path::new("/proc"), &["record", "--", "true"]),
     ] {
         let mut command = Command::new(&copy);
         command.args(words).uid(65534).gid(65534).current_dir(&folder).env("HOME", home);

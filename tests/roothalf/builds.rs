@@ -1,6 +1,6 @@
 //! What is built for a commit runs as root, because root had it built: not because of where a file lies.
 
-use crate::stage::{HOME, Stage, refused, stage, succeeded};
+use crate::stage::{HOME, Stage, proof, refused, run_form, stage, succeeded};
 use crate::support::need_root;
 use std::process::Child;
 
@@ -121,4 +121,49 @@ fn root_runs_what_it_had_built_of_an_approved_commit_and_nothing_else() {
     ));
     let said = refused(&user(&format!("sudo -n assay-gates host build --commit {approved}")));
     assert!(said.contains("AG274"), "built without approval: {said}");
+}
+
+/// A pack says which binary measured: the commit that it was built from, and the digest that root found.
+#[test]
+fn what_measured_stands_in_the_record_with_its_commit_and_its_digest() {
+    if !need_root() {
+        return;
+    }
+    let (stage, holder) = stage();
+    let at = stage.checkout(&holder, "built", &[("one", "", "echo hi > out.txt")]);
+    // As `host build` leaves it.
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let store = format!("/var/lib/assay-gates/builds/{commit}");
+    let put = format!(
+        "mkdir -p {store} && cp /usr/local/bin/assay-gates {store}/assay-gates && chmod 755 {store} {store}/assay-gates && sha256sum {store}/assay-gates && stat -c %s {store}/assay-gates"
+    );
+    let found = succeeded(&stage.root(&holder, &put));
+    let digest = found.split_whitespace().next().unwrap();
+    let build = serde_json::json!({
+        "schema": "assay.gates.build.v0", "commit": commit, "repository": "https://example.org/r", "branch": "main",
+        "sha256": format!("sha256:{digest}"), "bytes": found.lines().last().unwrap().parse::<u64>().unwrap(),
+        "built_at": "2026-01-01T00:00:00Z",
+    });
+    succeeded(
+        &stage.root(&holder, &format!("echo '{build}' > {store}/build.json && chmod 644 {store}/build.json")),
+    );
+    let record = |root: &str| -> serde_json::Value {
+        serde_json::from_str(&succeeded(
+            &stage.root(&holder, &format!("cat {}/run.json", proof(root).display())),
+        ))
+        .unwrap()
+    };
+    let built = format!("sudo -n assay-gates built {commit} {}", run_form("one", "601-1"));
+    succeeded(&stage.user(&holder, &at, &built));
+    let measured = record("601-1");
+    assert_eq!(measured["build"]["commit"], commit);
+    assert_eq!(measured["build"]["sha256"], format!("sha256:{digest}"));
+    // The installed binary stands in no store, and says of no commit that it is built from it.
+    succeeded(&stage.run_gate(&holder, &at, "one", "602-1"));
+    assert!(record("602-1")["build"].is_null(), "{}", record("602-1")["build"]);
+    // One of another digest measures nothing.
+    succeeded(&stage.root(&holder, &format!("echo >> {store}/assay-gates")));
+    let said = refused(&stage.user(&holder, &at, &built.replace("601-1", "603-1")));
+    assert!(said.contains("AG274") && !proof("603-1").exists(), "{said}");
+    succeeded(&stage.root(&holder, &format!("rm -r {store}")));
 }

@@ -104,3 +104,31 @@ fn a_root_that_root_did_not_make_is_not_taken() {
     ));
     assert!(said.contains("a folder of root's that nobody else can change"), "{said}");
 }
+
+/// A gate is measured as the system user that `host install` made, and as nobody whom a process already is.
+#[test]
+fn a_gate_is_measured_as_the_system_user_unless_a_process_is_that_user() {
+    if !need_root() {
+        return;
+    }
+    let (stage, holder) = stage();
+    let says = "id -un; id -u; id -g; grep ^assay-measured /etc/passwd; true";
+    let at = stage.checkout(&holder, "measured-user", &[("one", "", says)]);
+    let users = succeeded(
+        &stage.root(&holder, "getent passwd assay-measured; id -u assay-measured; id -g assay-measured"),
+    );
+    let [line, uid, gid] = users.lines().collect::<Vec<_>>()[..] else { panic!("{users}") };
+    assert_ne!((uid, gid), ("0", "0"));
+    let measured = |root: &str| {
+        succeeded(&stage.run_gate(&holder, &at, "one", root));
+        succeeded(&stage.root(&holder, &format!("cat {}/gates/one/run-1/stdout.log", proof(root).display())))
+    };
+    assert_eq!(measured("441-1"), format!("assay-measured\n{uid}\n{gid}\n{line}\n"));
+    let someone = format!("setpriv --reuid {uid} --regid {gid} --clear-groups sleep 300 & echo $!");
+    let pid =
+        succeeded(&stage.root(&holder, &format!("{{ {someone}; }} 2>/dev/null >/srv/pid; cat /srv/pid")));
+    let other = measured("442-1");
+    succeeded(&stage.root(&holder, &format!("kill {}", pid.trim())));
+    let second = other.lines().nth(1).unwrap().parse::<u32>().unwrap();
+    assert!(second >= 2_080_000_000, "measured as somebody whom a process is: {other}");
+}

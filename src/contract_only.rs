@@ -12,7 +12,7 @@ use crate::host::environment::Environment;
 use crate::host::rights::Rights;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// How often a command with a time limit is looked at.
@@ -127,7 +127,7 @@ fn fresh(log: &Path) -> Result<()> {
 fn carry_out(wanted: &ContractOnly, driver: &[(&'static str, OsString)]) -> Result<Outcome> {
     let (program, arguments) =
         wanted.argv.split_first().ok_or_else(|| Error::new(Code::Usage, "expected a command after --"))?;
-    let mut command = Command::new(program);
+    let mut command = Rights::own().command(program);
     command
         .args(arguments)
         .env_clear()

@@ -524,8 +524,9 @@ impl Log {
                 .hint("put it below /dev/shm or /tmp"));
         }
         let caller = Rights::of_caller()?;
-        let open = || File::open(parent).map_err(|error| refused(format!("cannot open its folder: {error}")));
-        let folder = caller.act(open)?;
+        let folder = caller
+            .open(parent)
+            .map_err(|error| refused(format!("cannot open its folder: {}", error.message())))?;
         // Made here, so that the program needs no right to make files there, and so that nothing of an earlier run
         // can be taken for this one's.
         let make = || {

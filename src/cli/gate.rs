@@ -130,9 +130,7 @@ mod imp {
         let measured = measured(init, &folder);
         if own_policy && measured.is_err() {
             // Nobody should find a policy that lets everything through where a gate was to be.
-            let _best_effort = caller.act(|| {
-                std::fs::remove_file(&policy).map_err(|error| Error::io("cannot remove", &policy, error))
-            });
+            let _best_effort = caller.act(|| Ok(std::fs::remove_file(&policy)));
         }
         let (entry, archive, effects, origin) = measured?;
         let text = propose::gate_yaml(&entry.definition, &archive, &effects, origin.as_deref(), WORK);

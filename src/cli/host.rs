@@ -104,10 +104,10 @@ mod imp {
     use crate::host::install::{
         Content, Done, SYSUSERS, UNIT, Wanted, install as write, plan, uninstall as remove,
     };
+    use crate::host::rights::Rights;
     use crate::host::session::own_binary;
     use crate::report;
     use std::path::Path;
-    use std::process::Command;
 
     pub(super) fn install(args: &Install) -> Result<Exit> {
         let retention = Retention { days: args.keep_days, newest: args.keep_newest };
@@ -192,7 +192,7 @@ mod imp {
     /// What couldn't be carried out is said with the line to paste; the files stand all the same.
     fn carry_out(program: &str, arguments: &[&str]) {
         let line = format!("{program} {}", arguments.join(" "));
-        match Command::new(program).args(arguments).output() {
+        match Rights::own().command(program).args(arguments).output() {
             Ok(output) if output.status.success() => report::diagnostic(&format!("done: {line}")),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).trim().to_owned();

@@ -32,6 +32,7 @@ mod watch;
 use crate::error::Exit;
 use crate::error::Result;
 use crate::files::nearest;
+use crate::host::rights::Rights;
 use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
@@ -190,6 +191,9 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         crate::report::data(&version(cli.verbose));
         return Ok(Exit::Passed);
     };
+    if !has_root_half(&command) {
+        Rights::of_caller()?.take_for_good()?;
+    }
     match command {
         Command::Run(args) => run::run(&args),
         Command::List(args) => list::run(&args),
@@ -220,6 +224,22 @@ fn carry_out(cli: Cli) -> Result<Exit> {
         Command::Man(args) => generate::man(&args),
         #[cfg(all(feature = "capture", target_os = "linux"))]
         Command::Launch => Ok(crate::host::launcher::main()),
+    }
+}
+
+/// What needs root. Everything else is done as the user who called sudo, from before its first file on: it may open,
+/// write and start what that user names.
+fn has_root_half(command: &Command) -> bool {
+    match command {
+        Command::Run(_)
+        | Command::Gate(_)
+        | Command::Dependencies(_)
+        | Command::Doctor(_)
+        | Command::Host(_)
+        | Command::Record(_) => true,
+        #[cfg(all(feature = "capture", target_os = "linux"))]
+        Command::Built(_) | Command::Clean(_) | Command::Launch => true,
+        _ => false,
     }
 }
 

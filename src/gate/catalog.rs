@@ -3,6 +3,7 @@
 use super::{Definition, Group, Selection, parse};
 use crate::error::{Code, Error, Result};
 use crate::files::nearest;
+use crate::host::rights::Rights;
 use std::path::{Path, PathBuf};
 
 /// A definition and where it stands.
@@ -70,8 +71,7 @@ impl Catalog {
             for gate in nested {
                 let file = gate.join("gate.yaml");
                 if file.is_file() {
-                    let text = std::fs::read_to_string(&file)
-                        .map_err(|error| Error::io("cannot read", &file, error))?;
+                    let text = Rights::of_caller()?.read_text(&file)?;
                     let entry = Entry { definition: parse(&text, file.display())?, text, file };
                     entry.check_fixture(&folder)?;
                     entries.push(entry);
@@ -200,7 +200,8 @@ impl Catalog {
 
 fn subfolders(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| Error::io("cannot list", folder, error))? {
+    let listed = Rights::of_caller()?.act(|| Ok(std::fs::read_dir(folder)))?;
+    for entry in listed.map_err(|error| Error::io("cannot list", folder, error))? {
         let entry = entry.map_err(|error| Error::io("cannot list", folder, error))?;
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "node_modules" {
             found.push(entry.path());

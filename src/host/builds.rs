@@ -201,12 +201,11 @@ impl Workshop {
 
     /// As the builder, with nothing of this process's environment and caches of this build alone.
     fn command(&self, program: &str, allowed: &Builds, below: &str) -> Command {
-        use std::os::unix::process::CommandExt;
         let at = |name: &str| self.path().join(name);
         let mut path: Vec<PathBuf> = allowed.path.clone();
         path.extend(std::env::split_paths(CALLER_PATH));
         let path = std::env::join_paths(path).unwrap_or_else(|_| CALLER_PATH.into());
-        let mut command = Command::new("/usr/bin/env");
+        let mut command = as_builder(&self.builder, "/usr/bin/env");
         // `env` looks the program up along the new PATH, not along root's.
         command.arg("-i").arg(format!("PATH={}", path.to_string_lossy()));
         for (name, value) in [
@@ -221,8 +220,7 @@ impl Workshop {
             command.arg(format!("RUSTUP_HOME={}", rustup.display()));
         }
         command.args(["LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0", "GIT_CONFIG_NOSYSTEM=1", program]);
-        command.uid(self.builder.uid.as_raw()).gid(self.builder.gid.as_raw());
-        command.current_dir(at(below)).stdin(std::process::Stdio::null()).env_clear();
+        command.current_dir(at(below)).env_clear();
         command
     }
 
@@ -264,19 +262,20 @@ impl Drop for Workshop {
     }
 }
 
+fn as_builder(builder: &nix::unistd::User, program: &str) -> Command {
+    Rights::of_ids(builder.uid.as_raw(), builder.gid.as_raw()).command(program)
+}
+
 /// Ends every process of the builder's: what one build left running could change the next.
 fn end_all_of(builder: &nix::unistd::User) -> Result<()> {
-    use std::os::unix::process::CommandExt;
     for _ in 0..20 {
         if !alive(builder) {
             return Ok(());
         }
         // The signal goes to all that this user may signal, which is all that is this user's, the sender included.
-        let sent = Command::new("/bin/kill")
+        let sent = as_builder(builder, "/bin/kill")
             .args(["-KILL", "--", "-1"])
             .env_clear()
-            .uid(builder.uid.as_raw())
-            .gid(builder.gid.as_raw())
             .current_dir("/")
             .stderr(std::process::Stdio::null())
             .status();

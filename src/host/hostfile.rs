@@ -3,9 +3,11 @@
 //! Root deletes what this file names, so it is the one place that grants it: without the file, or when it
 //! does not say `dedicated: true`, nothing is ever removed. Written by an administrator or `host install`.
 
+use super::rights::Rights;
 use crate::error::{Code, Error, Result};
 use crate::files::{contains, normalise, parse_yaml};
 use serde::{Deserialize, Serialize};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Where the file stands unless the command line names another.
@@ -163,14 +165,17 @@ impl HostFile {
     /// # Errors
     /// `HostFile` when it is missing, can be changed by anyone but root and its reader, or does not validate.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(Code::HostFile, format!("the host file can't be read: {error}"))
+        let unreadable = |error: Error| {
+            Error::new(Code::HostFile, format!("the host file can't be read: {}", error.message()))
                 .at(path.display())
                 .hint("sudo assay-gates host install --user github-runner")
                 .because(error)
-        })?;
+        };
+        let mut file = Rights::of_caller()?.open(path).map_err(unreadable)?;
         #[cfg(unix)]
-        check_owner(path)?;
+        check_owner(path, &file)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).map_err(|error| unreadable(Error::io("cannot read", path, error)))?;
         Self::parse(&text, path)
     }
 
@@ -245,9 +250,9 @@ fn check_root(root: &Path) -> Result<(), &'static str> {
 
 /// Whoever can write the file decides what root removes.
 #[cfg(unix)]
-fn check_owner(path: &Path) -> Result<()> {
+fn check_owner(path: &Path, file: &std::fs::File) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
-    let found = std::fs::metadata(path).map_err(|error| Error::io("cannot look at", path, error))?;
+    let found = file.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
     let reader = nix::unistd::geteuid().as_raw();
     if (found.uid() != 0 && found.uid() != reader) || found.mode() & 0o022 != 0 {
         return Err(Error::new(

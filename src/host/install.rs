@@ -5,12 +5,12 @@
 
 use super::builds::BUILDER;
 use super::hostfile::{Builds, HostFile, Retention};
+use super::rights::Rights;
 use super::user::SYSTEM_USER;
 use crate::error::{Code, Error, Result};
 use crate::files::write_atomic;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 /// Where the binary is put.
 pub const BINARY: &str = "/usr/local/bin/assay-gates";
@@ -148,7 +148,9 @@ fn sysusers() -> String {
 
 fn unit(runner_root: &Path) -> String {
     // The runner's own unit, when it is installed as a service: it must find the machine clean.
-    let service = std::fs::read_to_string(runner_root.join(".service")).unwrap_or_default();
+    // Its folder is the runner's, and so is what a file there links to.
+    let service = Rights::over(runner_root).and_then(|owner| owner.read_text(&runner_root.join(".service")));
+    let service = service.unwrap_or_default();
     let name = service.trim();
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-@".contains(c));
     let before = if plain && name.ends_with(".service") { format!("Before={name}\n") } else { String::new() };
@@ -239,7 +241,7 @@ fn visudo(bytes: &[u8]) -> Result<()> {
     let file = tempfile::NamedTempFile::new()
         .map_err(|error| Error::io("cannot make a file to check", &std::env::temp_dir(), error))?;
     std::fs::write(file.path(), bytes).map_err(|error| Error::io("cannot write", file.path(), error))?;
-    match Command::new("visudo").arg("-cqf").arg(file.path()).output() {
+    match Rights::own().command("visudo").arg("-cqf").arg(file.path()).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();

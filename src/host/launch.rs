@@ -67,6 +67,8 @@ pub struct Sandbox {
     pub gid: u32,
     /// The user's name, for messages.
     pub user: String,
+    /// Whoever called: of files that the measured user can't see, only those are told of that this one can.
+    pub caller: Rights,
     /// No other process of the host is this user.
     pub alone: bool,
     /// Network.
@@ -75,7 +77,7 @@ pub struct Sandbox {
     pub allow: Vec<Allowance>,
     /// What programs see of the file system.
     pub view: FileView,
-    /// Processes of that user, when no pids controller bounds the tree.
+    /// Processes and threads of that user, when it is nobody else's and no pids controller bounds the tree.
     pub nproc: Option<u64>,
     /// `cgroup.procs` of the session: a process joins them in this order, the one that is measured last.
     pub procs: Vec<Passed>,

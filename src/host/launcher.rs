@@ -208,13 +208,12 @@ impl Init {
         let Ok(stdio) = <[OwnedFd; 3]>::try_from(stdio) else {
             return Err(Error::new(Code::Internal, "expected three descriptors for a program"));
         };
-        // While root can still see why something doesn't do; what it decides by is the modes, for the measured user.
         let sandbox = &self.sandbox;
         let who = Who { uid: sandbox.uid, gid: sandbox.gid, name: &sandbox.user };
         let program = &order.program;
         let first = program.argv.first().map_or(&[][..], Vec::as_slice);
         let search = path_of(&program.environment);
-        let found = program::resolve(OsStr::from_bytes(first), search, &program.cwd, who)?;
+        let found = program::resolve(OsStr::from_bytes(first), search, &program.cwd, who, &sandbox.caller)?;
         let failed = |step: &'static str| {
             move |error: std::io::Error| {
                 Error::new(Code::SandboxFailed, format!("cannot make a process ({step}): {error}"))

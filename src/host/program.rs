@@ -3,6 +3,7 @@
 //! An interpreter below a closed home (pyenv, nvm of root's) is no use to an unprivileged user: it is passed over,
 //! or named together with one that works.
 
+use super::rights::Rights;
 use crate::error::{Code, Error, Result};
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -32,17 +33,35 @@ pub struct Who<'a> {
     pub name: &'a str,
 }
 
-/// Finds `program` as execvp would for `who`: itself when it has a slash, else along `search` (a PATH).
-/// A script is only usable when its interpreter is.
+impl Who<'_> {
+    /// What this user may look at. Programs are looked for with no more: what they are and where links lead is nothing
+    /// that root tells anybody.
+    #[must_use]
+    pub fn rights(self) -> Rights {
+        Rights::of_measured(self.uid, self.gid)
+    }
+}
+
+/// Finds `program` as execvp would for `who`, with that user's rights: itself when it has a slash, else along `search` (a
+/// PATH). A script is only usable when its interpreter is. What `who` can't see along `search` is passed over, and told
+/// when `caller` can see it.
 ///
 /// # Errors
-/// `ProgramUnusable`: what was found, why it doesn't do, and one that does.
-pub fn resolve(program: &OsStr, search: &OsStr, cwd: &Path, who: Who<'_>) -> Result<Resolved> {
+/// `ProgramUnusable`: what was found, why it doesn't do, and one that does; as [`Rights::act`].
+pub fn resolve(
+    program: &OsStr,
+    search: &OsStr,
+    cwd: &Path,
+    who: Who<'_>,
+    caller: &Rights,
+) -> Result<Resolved> {
     let mut passed_over = Vec::new();
+    let named = program.as_bytes().contains(&b'/');
     for candidate in candidates(program, search, cwd) {
-        match unusable(&candidate, search, who) {
+        match who.rights().act(|| Ok(unusable(&candidate, search, who)))? {
             None => return Ok(Resolved { path: candidate, passed_over }),
             Some(Why::Absent) => {}
+            Some(Why::Refused(_)) if !named && !caller.act(|| Ok(is_there(&candidate)))? => {}
             Some(Why::Refused(reason)) => passed_over.push(format!("{}: {reason}", candidate.display())),
         }
     }
@@ -50,9 +69,9 @@ pub fn resolve(program: &OsStr, search: &OsStr, cwd: &Path, who: Who<'_>) -> Res
     let found = if passed_over.is_empty() { "found nothing".to_owned() } else { passed_over.join("; ") };
     let error = Error::new(Code::ProgramUnusable, format!("{} can't execute {shown}: {found}", who.name));
     let name = Path::new(program).file_name().unwrap_or(program);
-    let other = candidates(name, OsStr::new(STANDARD), cwd)
-        .into_iter()
-        .find(|path| unusable(path, search, who).is_none());
+    let standard = candidates(name, OsStr::new(STANDARD), cwd);
+    let usable = |path: &PathBuf| unusable(path, search, who).is_none();
+    let other = who.rights().act(|| Ok(standard.into_iter().find(usable)))?;
     Err(match other {
         Some(other) => error.hint(format!("use {} instead", other.display())),
         None => error.hint(format!("install {shown} where {} can execute it, e.g. below /usr", who.name)),
@@ -67,6 +86,10 @@ fn candidates(program: &OsStr, search: &OsStr, cwd: &Path) -> Vec<PathBuf> {
         return Vec::new();
     }
     std::env::split_paths(search).map(|folder| cwd.join(folder).join(program)).collect()
+}
+
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 enum Why {
@@ -108,7 +131,7 @@ fn interpreter(path: &Path) -> Option<(PathBuf, Option<OsString>)> {
 
 /// Why `who` can't execute `path`: from the modes of its folders and its own, links followed.
 fn closed(path: &Path, who: Who<'_>) -> Option<Why> {
-    // Asked as root: what isn't there at all is no surprise to anybody.
+    // What isn't there at all is no surprise to anybody.
     if path.symlink_metadata().is_err_and(|error| error.kind() != std::io::ErrorKind::PermissionDenied) {
         return Some(Why::Absent);
     }
@@ -189,12 +212,13 @@ mod tests {
         executable(&open, "#!/bin/sh\n");
         std::fs::set_permissions(closed.parent().unwrap(), std::fs::Permissions::from_mode(0o700)).unwrap();
         let search = std::env::join_paths([closed.parent().unwrap(), open.parent().unwrap()]).unwrap();
-        let found = resolve(OsStr::new("sh"), &search, Path::new("/"), NOBODY).unwrap();
+        let found = resolve(OsStr::new("sh"), &search, Path::new("/"), NOBODY, &Rights::own()).unwrap();
         assert_eq!(found.path, open);
         assert_eq!(found.passed_over.len(), 1);
         assert!(found.passed_over[0].contains("closed is closed to nobody"), "{:?}", found.passed_over);
 
-        let refused = resolve(closed.as_os_str(), &search, Path::new("/"), NOBODY).unwrap_err();
+        let refused =
+            resolve(closed.as_os_str(), &search, Path::new("/"), NOBODY, &Rights::own()).unwrap_err();
         assert_eq!(refused.code(), Code::ProgramUnusable);
         assert!(refused.advice().unwrap().ends_with("/bin/sh instead"), "{:?}", refused.advice());
     }
@@ -208,19 +232,32 @@ mod tests {
         ] {
             let script = home.path().join(name);
             executable(&script, text);
-            let refused =
-                resolve(script.as_os_str(), OsStr::new("/usr/bin:/bin"), Path::new("/"), NOBODY).unwrap_err();
+            let refused = resolve(
+                script.as_os_str(),
+                OsStr::new("/usr/bin:/bin"),
+                Path::new("/"),
+                NOBODY,
+                &Rights::own(),
+            )
+            .unwrap_err();
             assert!(refused.message().contains(reason), "{}", refused.message());
         }
     }
 
     #[test]
     fn what_does_not_exist_or_may_not_be_executed_is_said() {
-        let refused =
-            resolve(OsStr::new("no-such-program"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
+        let refused = resolve(
+            OsStr::new("no-such-program"),
+            OsStr::new("/bin"),
+            Path::new("/"),
+            NOBODY,
+            &Rights::own(),
+        )
+        .unwrap_err();
         assert!(refused.message().ends_with("found nothing"));
         let refused =
-            resolve(OsStr::new("/etc/passwd"), OsStr::new("/bin"), Path::new("/"), NOBODY).unwrap_err();
+            resolve(OsStr::new("/etc/passwd"), OsStr::new("/bin"), Path::new("/"), NOBODY, &Rights::own())
+                .unwrap_err();
         assert!(
             refused.message().contains("mode 0644 doesn't let nobody execute it"),
             "{}",

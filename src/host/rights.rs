@@ -3,11 +3,16 @@
 //! The tool runs as root for somebody who must not be root. What that user names (definitions, fixtures, a checkout, a
 //! place for results) is looked at with that user's own rights, so that the kernel decides what it may be; what is
 //! root's own is opened with root's.
+//!
+//! This is the one door: every program that is started, and every file that is opened by a path which somebody else may
+//! have named, goes through [`Rights`]. `tests/roothalf/door.rs` holds the source against that.
 
 #[cfg(target_os = "linux")]
 use crate::error::Code;
 use crate::error::{Error, Result};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The folders in which a program that is started for the caller is looked up.
@@ -47,12 +52,24 @@ impl Rights {
         Ok(Self::own())
     }
 
+    /// Of a user who is known by ids alone: no other groups.
+    #[must_use]
+    pub fn of_ids(uid: u32, gid: u32) -> Self {
+        Self(Some(Account { uid, gid, groups: vec![gid], home: "/nonexistent".into() }))
+    }
+
+    /// Of the measured user; this process's own when it isn't root, which then measures nothing.
+    #[must_use]
+    pub fn of_measured(uid: u32, gid: u32) -> Self {
+        if Self::is_root() { Self::of_ids(uid, gid) } else { Self::own() }
+    }
+
     /// Of whoever owns `path`, when that is not root and this process is.
     ///
     /// # Errors
     /// `Io`, when it can't be looked at.
     #[cfg(unix)]
-    pub fn of_owner(path: &std::path::Path) -> Result<Self> {
+    pub fn of_owner(path: &Path) -> Result<Self> {
         use std::os::unix::fs::MetadataExt;
         let found = path.metadata().map_err(|error| Error::io("cannot look at", path, error))?;
         if found.uid() == 0 || !nix::unistd::geteuid().is_root() {
@@ -66,7 +83,7 @@ impl Rights {
     /// # Errors
     /// As [`Rights::of_caller`] and [`Rights::of_owner`].
     #[cfg(unix)]
-    pub fn over(path: &std::path::Path) -> Result<Self> {
+    pub fn over(path: &Path) -> Result<Self> {
         let caller = Self::of_caller()?;
         if caller.is_own() { Self::of_owner(path) } else { Ok(caller) }
     }
@@ -76,7 +93,7 @@ impl Rights {
     /// # Errors
     /// None.
     #[cfg(not(unix))]
-    pub fn over(_: &std::path::Path) -> Result<Self> {
+    pub fn over(_: &Path) -> Result<Self> {
         Ok(Self::own())
     }
 
@@ -106,10 +123,61 @@ impl Rights {
         act()
     }
 
+    /// Opens a file for reading, as this user could.
+    ///
+    /// # Errors
+    /// `Io`; as [`Rights::act`].
+    pub fn open(&self, path: &Path) -> Result<File> {
+        self.act(|| File::open(path).map_err(|error| Error::io("cannot open", path, error)))
+    }
+
+    /// What stands in a file, as this user could read it.
+    ///
+    /// # Errors
+    /// As [`Rights::open`].
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut self.open(path)?, &mut bytes)
+            .map_err(|error| Error::io("cannot read", path, error))?;
+        Ok(bytes)
+    }
+
+    /// The text that stands in a file, as this user could read it.
+    ///
+    /// # Errors
+    /// As [`Rights::open`]; `Io` when it isn't UTF-8.
+    pub fn read_text(&self, path: &Path) -> Result<String> {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut self.open(path)?, &mut text)
+            .map_err(|error| Error::io("cannot read", path, error))?;
+        Ok(text)
+    }
+
+    /// Makes this whole process the user's for good: what needs no root is not done as root. For the beginning of a
+    /// process, before it has threads.
+    ///
+    /// # Errors
+    /// `Internal` when the kernel doesn't let it, and then nothing may be done.
+    pub fn take_for_good(&self) -> Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(user) = &self.0 {
+            use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+            let groups: Vec<Gid> = user.groups.iter().copied().map(Gid::from_raw).collect();
+            let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+            setgroups(&groups).map_err(|error| linux::failed("setgroups", error))?;
+            setresgid(gid, gid, gid).map_err(|error| linux::failed("setresgid", error))?;
+            setresuid(uid, uid, uid).map_err(|error| linux::failed("setresuid", error))?;
+            // SAFETY: there is one thread.
+            unsafe { std::env::set_var("HOME", &user.home) };
+        }
+        Ok(())
+    }
+
     /// A command that runs as this user from its first instruction on, with an environment of its own: no variable of
-    /// this process's, `PATH` and `HOME` of the user, no question asked on a terminal.
+    /// this process's, `PATH` and `HOME` of the user, no question asked on a terminal. With [`Rights::own`], one that is
+    /// as this process is.
     #[must_use]
-    pub fn command(&self, program: &str) -> Command {
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.stdin(std::process::Stdio::null());
         #[cfg(not(unix))]
@@ -213,7 +281,7 @@ mod linux {
         if result < 0 { Err(failed("setgroups", nix::Error::last())) } else { Ok(()) }
     }
 
-    fn failed(step: &str, error: nix::Error) -> Error {
+    pub(super) fn failed(step: &str, error: nix::Error) -> Error {
         Error::new(Code::Internal, format!("cannot take the rights of the user who called ({step}): {error}"))
     }
 }

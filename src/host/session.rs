@@ -264,6 +264,7 @@ impl<'host> Session<'host> {
         let groups = self.cgroup.procs_files()?;
         let mut passed = vec![self.work.fd(), self.logs.fd()];
         passed.extend(groups.iter().map(AsFd::as_fd));
+        let caller = Rights::of_caller()?;
         let sandbox = Sandbox {
             uid: self.spec.user.uid,
             gid: self.spec.user.gid,
@@ -271,7 +272,8 @@ impl<'host> Session<'host> {
             alone: self.spec.user.is_alone(),
             allow: self.spec.allow.clone(),
             network: self.spec.network,
-            view: self.view(&Rights::of_caller()?),
+            view: self.view(&caller),
+            caller,
             nproc: (!self.cgroup.bounds_processes()).then_some(self.spec.limits.processes),
             procs: (FIRST_GROUP..passed.len()).collect(),
         };

@@ -1,4 +1,4 @@
-//! What git says of two commits. The repository is read, never changed; no hook of it runs.
+//! What git says of two commits, as whoever the repository belongs to. It is read, never changed; no hook of it runs.
 
 use super::contract::LaneContract;
 use super::lock::only_tests_change;
@@ -6,7 +6,6 @@ use crate::error::{Code, Error, Result};
 use crate::files::{Sha256Digest, sha256};
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::Command;
 
 /// The commit that `revision` names.
 ///
@@ -120,9 +119,8 @@ pub fn yaml_digests_below(repository: &Path, commit: &str, folder: &str) -> Resu
 
 fn git(repository: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
     let failed = |message: String| Error::new(Code::LaneGit, message).at(repository.display());
-    let output = Command::new("git")
-        .args(["-c", "core.fsmonitor=false", "-c", "core.quotePath=false", "-C"])
-        .arg(repository)
+    let output = crate::pack::git::command(repository)?
+        .args(["-c", "core.quotePath=false"])
         .args(arguments)
         .output()
         .map_err(|error| failed(format!("git could not be started: {error}")).because(error))?;

@@ -4,6 +4,7 @@ use super::manifest::PathTree;
 use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 /// The paths whose trees decide what a pack measured: kernel programs, capture to judge, gates, and what builds them.
 pub const CONTENT_PATHS: [&str; 16] = [
@@ -61,15 +62,13 @@ fn oid_of(row: &str, path: &str) -> Option<String> {
     (name == path).then(|| facts.rsplit(' ').next().unwrap_or_default().to_owned())
 }
 
-/// What `git` says in `folder`, run as whoever the checkout belongs to and never as root: a repository's own
-/// configuration names programs (monitors, filters, helpers), and git starts them.
+/// git in `folder`, run as whoever the checkout belongs to and never as root: a repository's own configuration names
+/// programs (monitors, filters, helpers), and git starts them.
 ///
 /// # Errors
-/// What git says, in one line.
-pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
-    // Errors name the folder; the pack must not depend on where the checkout stands.
-    let anywhere = |said: &str| said.replace(&*folder.to_string_lossy(), ".");
-    let rights = Rights::over(folder).map_err(|error| anywhere(&error.to_string()))?;
+/// As [`Rights::over`].
+pub fn command(folder: &Path) -> crate::error::Result<Command> {
+    let rights = Rights::over(folder)?;
     let mut command = rights.command("git");
     for (name, _) in std::env::vars_os() {
         // What a hook or an alias that calls this tool would leave behind.
@@ -84,9 +83,20 @@ pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
     // Not the border, which is the uid: what needs no program of the repository's starts none.
     command
         .args(["--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C"])
-        .arg(folder)
-        .args(arguments);
-    let output = command.output().map_err(|error| format!("git could not be run: {error}"))?;
+        .arg(folder);
+    Ok(command)
+}
+
+/// What `git` says in `folder`; see [`command`].
+///
+/// # Errors
+/// What git says, in one line.
+pub fn git(folder: &Path, arguments: &[&str]) -> Result<String, String> {
+    // Errors name the folder; the pack must not depend on where the checkout stands.
+    let anywhere = |said: &str| said.replace(&*folder.to_string_lossy(), ".");
+    let mut command = command(folder).map_err(|error| anywhere(&error.to_string()))?;
+    let output =
+        command.args(arguments).output().map_err(|error| format!("git could not be run: {error}"))?;
     if output.status.success() {
         return String::from_utf8(output.stdout).map_err(|_| "git gave a name that is not UTF-8".to_owned());
     }

@@ -5,7 +5,6 @@
 
 use super::git;
 use super::manifest::{Inputs, PathTree, SourceFacts};
-use crate::error::Error;
 use crate::files::{Sha256Digest, sha256};
 use crate::host::rights::Rights;
 use serde::{Deserialize, Serialize};
@@ -115,12 +114,8 @@ impl Provenance {
     pub fn from_environment(repository: &Path) -> Self {
         let variable = |name: &str| std::env::var(name).ok();
         // A file of whoever started the job.
-        let event = variable("GITHUB_EVENT_PATH").and_then(|path| {
-            let path = Path::new(&path);
-            let read =
-                || std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error));
-            Rights::of_caller().and_then(|caller| caller.act(read)).ok()
-        });
+        let event = variable("GITHUB_EVENT_PATH")
+            .and_then(|path| Rights::of_caller().and_then(|caller| caller.read_text(Path::new(&path))).ok());
         Self::gather(variable, event.as_deref(), repository, embedded_object())
     }
 

@@ -3,6 +3,7 @@
 use super::pattern::ToolPatterns;
 use crate::error::{Code, Error, Result};
 use crate::files::{Sha256Digest, parse_yaml, sha256};
+use crate::host::rights::Rights;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -83,12 +84,12 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Reads and checks a policy file.
+    /// Reads and checks a policy file, as whoever called could read it.
     ///
     /// # Errors
     /// `Io` when it can't be read; otherwise as [`Policy::parse`].
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
+        let text = Rights::of_caller()?.read_text(path)?;
         Self::parse(&text, &path.display().to_string())
     }
 

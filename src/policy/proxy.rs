@@ -4,6 +4,7 @@
 use super::session::Session;
 use super::{LogFile, Origin, Policy, signals};
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use crate::report;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -15,7 +16,7 @@ use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a proxy needs to know.
@@ -105,7 +106,8 @@ fn spawn(argv: &[OsString]) -> Result<Child> {
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::new(Code::Usage, "expected the server's command after --"))?;
-    let spawned = Command::new(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let spawned =
+        Rights::own().command(program).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     spawned.map_err(|error| {
         Error::new(Code::ServerNotStarted, format!("cannot start the MCP server: {error}"))
             .at(program.display())

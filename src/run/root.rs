@@ -368,15 +368,11 @@ impl ProofRoot {
         folder.join("definition.yaml").write(entry.text.as_bytes())?;
         let Some(policy) = &entry.definition.policy else { return Ok(()) };
         let file = entry.fixture().join(&policy.file);
-        let read = || match std::fs::read(&file) {
-            Ok(bytes) => Ok(Some(bytes)),
+        match Rights::of_caller()?.act(|| Ok(std::fs::read(&file)))? {
+            Ok(bytes) => folder.join("policy.yaml").write(&bytes),
             // Whoever measures says that it is not there.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(Error::io("cannot read the policy", &file, error)),
-        };
-        match Rights::of_caller()?.act(read)? {
-            Some(bytes) => folder.join("policy.yaml").write(&bytes),
-            None => Ok(()),
         }
     }
 

@@ -147,3 +147,26 @@ fn packages_are_installed_as_their_checkouts_owner() {
         "not the user's, or a script was run"
     );
 }
+
+/// A repository that fetches what it lacks when it is read, by a program of its own choice.
+#[test]
+fn what_lane_reads_of_a_checkout_is_read_as_its_owner() {
+    if !need_root() {
+        return;
+    }
+    let (stage, holder) = stage();
+    let at = stage.checkout(&holder, "lane", &[("one", "", "true")]);
+    let made = "printf '#!/bin/sh\\nid -u >> /srv/home/ran-by-lane\\nexit 1\\n' > /srv/home/ssh; chmod 755 /srv/home/ssh; rm -f /srv/home/ran-by-lane; \
+        git config core.repositoryformatversion 1; git config extensions.partialClone origin; git config remote.origin.url ssh://h/r; \
+        git config remote.origin.promisor true; git config core.sshCommand /srv/home/ssh; \
+        git update-index --add --cacheinfo 100644,1234567890123456789012345678901234567890,gates/lanes.yaml; \
+        git -c user.name=u -c user.email=u@example.org commit-tree $(git write-tree --missing-ok) -m x";
+    let commit = succeeded(&stage.user(&holder, &at, made));
+    let lane =
+        format!("/usr/local/bin/assay-gates lane --base {commit} --head {commit}", commit = commit.trim());
+    for who in ["", &format!("env SUDO_UID={UID} SUDO_GID={UID} SUDO_USER=runner")] {
+        refused(&stage.root(&holder, &format!("cd {at} && {who} {lane}")));
+        let ran = succeeded(&stage.root(&holder, "cat /srv/home/ran-by-lane; rm /srv/home/ran-by-lane"));
+        assert!(ran.lines().all(|line| line == UID.to_string()), "run as somebody else: {ran}");
+    }
+}

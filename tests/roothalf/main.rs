@@ -8,7 +8,9 @@
 mod support;
 
 mod builds;
+mod catalogue;
 mod checkout;
+mod door;
 mod environment;
 mod evidence;
 mod invocation;

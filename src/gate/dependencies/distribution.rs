@@ -1,6 +1,7 @@
 //! What stands in a folder of Python packages, from the metadata that every wheel installs (`*.dist-info`).
 
 use crate::error::{Error, Result};
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -19,8 +20,8 @@ pub(super) struct Distribution {
 /// Every package of the target folder, by normalised name.
 pub(super) fn installed(target: &Path) -> Result<BTreeMap<String, Distribution>> {
     let mut found = BTreeMap::new();
-    let entries = std::fs::read_dir(target).map_err(|error| Error::io("cannot list", target, error))?;
-    for entry in entries {
+    let entries = Rights::of_caller()?.act(|| Ok(std::fs::read_dir(target)))?;
+    for entry in entries.map_err(|error| Error::io("cannot list", target, error))? {
         let path = entry.map_err(|error| Error::io("cannot list", target, error))?.path();
         if path.extension().is_none_or(|extension| extension != "dist-info") {
             continue;
@@ -33,8 +34,9 @@ pub(super) fn installed(target: &Path) -> Result<BTreeMap<String, Distribution>>
 }
 
 fn metadata(dist_info: &Path) -> Option<(String, Distribution)> {
-    let text = std::fs::read_to_string(dist_info.join("METADATA")).ok()?;
-    let tags = std::fs::read_to_string(dist_info.join("WHEEL")).unwrap_or_default();
+    let caller = Rights::of_caller().ok()?;
+    let text = caller.read_text(&dist_info.join("METADATA")).ok()?;
+    let tags = caller.read_text(&dist_info.join("WHEEL")).unwrap_or_default();
     let one = |key: &str| headers(&text, key).into_iter().next();
     let package = Distribution {
         version: one("Version:")?,

@@ -5,6 +5,7 @@
 //! version as the measured user: what a fixture brings is never executed by root.
 
 use crate::error::{Code, Error, Result};
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -132,7 +133,8 @@ impl Asker {
 
     fn ask(&self, path: &Path, arguments: &[&str]) -> std::result::Result<Version, String> {
         let place = path.display();
-        let file = std::fs::File::open(path).map_err(|error| format!("{place}: {error}"))?;
+        let file = Rights::of_caller().and_then(|caller| caller.open(path));
+        let file = file.map_err(|error| error.to_string())?;
         let mut command = as_measured(path, &file, self.measured.unwrap_or(NOBODY));
         let output = command
             .args(arguments)
@@ -157,17 +159,18 @@ impl Asker {
 fn as_measured(path: &Path, file: &std::fs::File, (uid, gid): (u32, u32)) -> Command {
     use std::os::fd::AsRawFd;
     use std::os::unix::process::CommandExt;
-    if !nix::unistd::geteuid().is_root() {
-        return Command::new(path);
+    let rights = Rights::of_measured(uid, gid);
+    if rights.is_own() {
+        return rights.command(path);
     }
-    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
-    command.arg0(path).uid(uid).gid(gid);
+    let mut command = rights.command(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.arg0(path);
     command
 }
 
 #[cfg(not(target_os = "linux"))]
 fn as_measured(path: &Path, _file: &std::fs::File, _measured: (u32, u32)) -> Command {
-    Command::new(path)
+    Rights::own().command(path)
 }
 
 fn missing(message: String) -> Error {

@@ -207,7 +207,7 @@ pub fn expand(
 
 /// The place of the line in `gate.yaml` that pins `package`, so that a changed version names what to edit.
 fn pin_in(file: &Path, package: &str) -> String {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = Rights::of_caller().and_then(|caller| caller.read_text(file)).unwrap_or_default();
     let line = text.lines().position(|line| {
         let key = line.trim_start().trim_start_matches(['"', '\'']);
         key.strip_prefix(package).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).starts_with(':'))

@@ -4,6 +4,7 @@ use super::interpreter::{self, Version};
 use super::{InstallCommand, version_differs};
 use crate::error::{Code, Error, Result};
 use crate::gate::NpmDependencies;
+use crate::host::rights::Rights;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -246,8 +247,7 @@ pub(super) fn install_command(folder: &Path) -> InstallCommand {
 }
 
 fn read(path: &Path) -> Result<Lockfile> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Error::io("cannot read the lockfile", path, error))?;
+    let text = Rights::of_caller()?.read_text(path)?;
     serde_json::from_str(&text).map_err(|error| {
         let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
         Error::new(Code::LockfileInvalid, format!("expected a package-lock.json: {error}")).at(place)
@@ -298,7 +298,7 @@ fn text(package: &Package) -> &str {
 }
 
 fn version_on_disk(folder: &Path, name: &str) -> Option<String> {
-    let text = std::fs::read_to_string(folder.join(name).join("package.json")).ok()?;
+    let text = Rights::of_caller().ok()?.read_text(&folder.join(name).join("package.json")).ok()?;
     serde_json::from_str::<Manifest>(&text).ok().map(|manifest| manifest.version)
 }
 

@@ -7,6 +7,7 @@ use super::interpreter::Version;
 use super::{InstallCommand, Interpreter, complete, version_differs};
 use crate::error::{Code, Error, Result};
 use crate::gate::PipDependencies;
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -39,8 +40,7 @@ pub(super) fn inspect(
     (python, version): (&Interpreter, Version),
 ) -> Result<Vec<Error>> {
     let file = fixture.join(&wanted.requirements);
-    let text = std::fs::read_to_string(&file)
-        .map_err(|error| Error::io("cannot read the requirements", &file, error))?;
+    let text = Rights::of_caller()?.read_text(&file)?;
     let locked = parse(&text, &file)?;
     let target = fixture.join(&wanted.target);
     let command = install_command(fixture, wanted, python)?.shown();

@@ -1,7 +1,8 @@
 //! Which repository, which API, which token, which run.
 
 use crate::error::{Code, Error, Result};
-use std::process::{Command, Stdio};
+use crate::host::rights::Rights;
+use std::process::Stdio;
 
 /// A run, as the user named it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,8 +118,7 @@ pub fn token(host: &str, chosen: bool) -> Option<String> {
 }
 
 fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
-    let output =
-        Command::new(program).args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+    let output = Rights::own().command(program).args(arguments).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

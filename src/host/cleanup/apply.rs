@@ -6,6 +6,7 @@ use super::tree::{Tally, Tree};
 use crate::error::Result;
 use crate::host::cgroup::kill_and_remove_group;
 use crate::host::hostfile::HostFile;
+use crate::host::rights::Rights;
 use serde::Serialize;
 use std::ffi::OsStr;
 use std::io;
@@ -196,7 +197,7 @@ fn delete_namespace(path: &Path, tally: &mut Tally) {
 fn docker_prune(tally: &mut Tally) {
     let place = PathBuf::from("docker");
     let arguments = ["system", "prune", "--all", "--volumes", "--force"].map(OsStr::new);
-    match std::process::Command::new("docker").args(arguments).output() {
+    match Rights::own().command("docker").args(arguments).output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);

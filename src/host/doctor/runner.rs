@@ -1,7 +1,6 @@
 //! The Actions runner of this machine, when there is one.
 
 use super::{Check, Context};
-use crate::error::Error;
 use crate::host::hostfile::HostFile;
 use crate::host::rights::Rights;
 use serde::Deserialize;
@@ -43,8 +42,7 @@ pub(super) fn registration(context: &Context<'_>) -> Check {
 
 fn look(file: &HostFile) -> Check {
     let path = file.runner.root.join(".runner");
-    let read = || std::fs::read(&path).map_err(|error| Error::io("cannot read", &path, error));
-    let bytes = match Rights::over(&file.runner.root).and_then(|owner| owner.act(read)) {
+    let bytes = match Rights::over(&file.runner.root).and_then(|owner| owner.read(&path)) {
         Ok(bytes) => bytes,
         Err(error) => {
             return Check::warn(
@@ -82,7 +80,7 @@ fn look(file: &HostFile) -> Check {
 
 /// Self-updates keep versions side by side: `bin` links to `bin.<version>`; a first installation has only `bin`.
 fn version(root: &Path) -> Option<String> {
-    let target = std::fs::read_link(root.join("bin")).ok()?;
+    let target = Rights::over(root).ok()?.act(|| Ok(std::fs::read_link(root.join("bin")))).ok()?.ok()?;
     Some(target.file_name()?.to_str()?.strip_prefix("bin.")?.to_owned())
 }
 

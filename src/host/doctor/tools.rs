@@ -4,10 +4,11 @@ use super::{Check, Context};
 use crate::error::Error;
 use crate::host::environment::GATE_PATH;
 use crate::host::program::{Who, resolve};
+use crate::host::rights::Rights;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 pub(super) fn node(context: &Context<'_>) -> Check {
     of_gates(context, "node").unwrap_or_else(|| {
@@ -55,11 +56,13 @@ fn for_measured(
         return Check::warn("no measured user to ask for", "see measured-user");
     };
     let who = Who { uid: user.uid, gid: user.gid, name: &user.name };
-    match resolve(OsStr::new(name), OsStr::new(GATE_PATH), Path::new("/"), who) {
+    let found = Rights::of_caller()
+        .and_then(|caller| resolve(OsStr::new(name), OsStr::new(GATE_PATH), Path::new("/"), who, &caller));
+    match found {
         Ok(found) => Check::pass(format!(
             "{} {} for {}",
             found.path.display(),
-            said(&found.path, arguments),
+            said(&found.path, arguments, &who.rights()),
             user.name
         )),
         Err(error) => {
@@ -94,7 +97,12 @@ pub(super) fn clang(context: &Context<'_>) -> Check {
         std::iter::once("clang".to_owned()).chain((14..=22).rev().map(|version| format!("clang-{version}")));
     match names.filter_map(|name| on_path(&name)).next() {
         Some(path) if context.options.building => {
-            Check::pass(format!("{} {}", path.display(), said(&path, &["--version"])))
+            // Root's PATH may lead into a folder of somebody else's.
+            let told = match &context.user {
+                Ok(user) => said(&path, &["--version"], &Rights::of_measured(user.uid, user.gid)),
+                Err(_) => String::new(),
+            };
+            Check::pass(format!("{} {told}", path.display()).trim_end().to_owned())
         }
         Some(path) => Check::pass(path.display().to_string()),
         None => Check::warn(
@@ -131,10 +139,10 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&search).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
-/// First line of what a program says of its version; empty when it doesn't.
-fn said(program: &Path, arguments: &[&str]) -> String {
-    let output =
-        Command::new(program).args(arguments).env_clear().stdin(Stdio::null()).stderr(Stdio::null()).output();
+/// First line of what a program says of its version, run as the measured user; empty when it doesn't.
+fn said(program: &Path, arguments: &[&str], measured: &Rights) -> String {
+    let mut command = measured.command(program);
+    let output = command.args(arguments).env_clear().current_dir("/").stderr(Stdio::null()).output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or_default().chars().filter(|c| !c.is_control()).take(80).collect()
 }

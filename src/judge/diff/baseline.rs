@@ -8,6 +8,7 @@ use crate::evidence::effect_surface::{Actor, SurfaceEffect};
 use crate::evidence::tool_effects::CountedEffect;
 use crate::evidence::{CapabilitySurface, EffectSurface, ToolEffects, strict};
 use crate::files::write_json;
+use crate::host::rights::Rights;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -102,7 +103,7 @@ impl Baseline {
     /// `BaselineInvalid`, naming file and difference; `Io`.
     pub fn read(path: &Path, gate: &str) -> Result<Option<Self>> {
         use std::io::Read;
-        let file = match std::fs::File::open(path) {
+        let file = match Rights::of_caller()?.act(|| Ok(std::fs::File::open(path)))? {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io("cannot open the baseline", path, error)),

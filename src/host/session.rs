@@ -274,7 +274,10 @@ impl<'host> Session<'host> {
             network: self.spec.network,
             view: self.view(&caller),
             caller,
-            nproc: (!self.cgroup.bounds_processes()).then_some(self.spec.limits.processes),
+            // One more than the limit, so that the driver finds it passed; only of a user that nobody else is, since the
+            // kernel counts all processes of a user.
+            nproc: (!self.cgroup.bounds_processes() && self.spec.user.is_alone())
+                .then_some(self.spec.limits.processes + 1),
             procs: (FIRST_GROUP..passed.len()).collect(),
         };
         let program = Program {

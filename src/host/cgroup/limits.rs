@@ -23,6 +23,8 @@ enum Meter {
     Events { file: PathBuf, key: &'static str, limit: String },
     /// Resident memory of all processes in bytes, where no controller counts it.
     Resident { limit: u64 },
+    /// Processes and threads, a line each in `file`, where no controller counts them.
+    Tasks { file: PathBuf, limit: u64 },
 }
 
 impl Applied {
@@ -56,6 +58,11 @@ impl Applied {
                 _ if controller == "memory" => {
                     self.words.push(format!("memory={} MiB (resident, polled)", limits.memory_mib));
                     self.meters.push(Meter::Resident { limit: limits.memory_mib * MEBIBYTE });
+                }
+                _ if controller == "pids" => {
+                    self.words.push(format!("processes={} (counted, polled)", limits.processes));
+                    let file = session.join("cgroup.threads");
+                    self.meters.push(Meter::Tasks { file, limit: limits.processes });
                 }
                 _ => {}
             }
@@ -127,6 +134,10 @@ impl Applied {
                 let resident: u64 = processes().into_iter().filter_map(resident).sum();
                 (resident > *limit).then(|| format!("memory: more than {} MiB resident", limit / MEBIBYTE))
             }
+            Meter::Tasks { file, limit } => {
+                let tasks = std::fs::read_to_string(file).ok()?.lines().count() as u64;
+                (tasks > *limit).then(|| format!("processes: more than {limit}"))
+            }
         })
     }
 }
@@ -141,6 +152,19 @@ fn resident(pid: u32) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tasks_that_no_controller_counts_are_counted_line_by_line() {
+        let threads = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(threads.path(), "7\n8\n9\n").unwrap();
+        let met = |limit| {
+            let file = threads.path().to_owned();
+            let applied = Applied { meters: vec![Meter::Tasks { file, limit }], ..Applied::default() };
+            applied.exceeded(Vec::new)
+        };
+        assert_eq!(met(2).as_deref(), Some("processes: more than 2"));
+        assert_eq!(met(3), None);
+    }
 
     #[test]
     fn what_no_controller_counts_is_added_up_from_the_processes() {

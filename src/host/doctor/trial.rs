@@ -35,7 +35,7 @@ pub(super) fn sandbox(context: &Context<'_>) -> Check {
             let why = format!("`true` ended with {:?} in the sandbox", ended.outcome.exit_code);
             return Err(Error::new(Code::SandboxFailed, why));
         }
-        let limits = if limits.is_empty() { "RLIMIT_NPROC".to_owned() } else { limits.join(", ") };
+        let limits = limits.join(", ");
         Ok(format!("{}; {limits}; {} ms", ended.fences.join(", "), ended.outcome.elapsed_ms))
     })
 }

@@ -274,6 +274,96 @@ report('tc_1')
     }
 }
 
+/// Each way to reach into a process, by its number in python: name, call, and what stands in the effects.
+const WAYS: [(&str, &str, Operation, &str); 5] = [
+    (
+        "attach",
+        "call(101, 16, pid, 0, 0); os.waitpid(pid, 0x40000000); call(101, 17, pid, 0, 0)",
+        Operation::Escape,
+        "ptrace",
+    ),
+    ("seize", "call(101, 0x4206, pid, 0, 0)", Operation::Escape, "ptrace"),
+    (
+        "vm",
+        "call(311, pid, ctypes.byref(iov(mine)), 1, ctypes.byref(iov(theirs(pid))), 1, ctypes.c_long(0))",
+        Operation::Escape,
+        "process_vm_writev",
+    ),
+    ("descriptor", "call(438, call(434, pid, 0), 0, 0)", Operation::Escape, "pidfd_getfd"),
+    (
+        "memory",
+        "at = theirs(pid); f = open(f'/proc/{pid}/mem', 'r+b', buffering=0); f.seek(at); f.write(b'')",
+        Operation::Open,
+        "openat",
+    ),
+];
+
+/// Whom it is tried on, and what comes of each way. The first three are ours and out of reach; the fourth is one that the
+/// agent itself started of our binary, which it may reach into: that costs the run its claim. Nobody writes below /proc.
+const PROCESSES: [(&str, &str, [&str; 5]); 4] = [
+    ("driver", "@DRIVER", ["ESRCH", "ESRCH", "ESRCH", "ESRCH", "ENOENT"]),
+    ("init", "1", ["EPERM", "EPERM", "EPERM", "EPERM", "ENOENT"]),
+    // Where Landlock keeps it apart; without, it is the wrapper's case.
+    ("server", "server", ["EPERM", "EPERM", "EPERM", "EPERM", "ENOENT"]),
+    ("wrapper", "honest.pid", ["ok", "ok", "ok", "ok", "EROFS"]),
+];
+
+#[test]
+fn reaching_into_a_process_of_ours_is_impossible_or_named_and_fatal_for_the_claim() {
+    if !need_root() {
+        return;
+    }
+    for (whom, pid, results) in PROCESSES {
+        for (number, (way, act, operation, syscall)) in WAYS.into_iter().enumerate() {
+            let pid = pid.replace("@DRIVER", &std::process::id().to_string());
+            let act = act.replace("; ", "\n    ");
+            let seen = policed(&format!(
+                "
+class Iov(ctypes.Structure): _fields_ = [('base', ctypes.c_void_p), ('length', ctypes.c_size_t)]
+mine = ctypes.create_string_buffer(16)
+def iov(address): return Iov(address if isinstance(address, int) else ctypes.addressof(address), 4)
+def theirs(pid):
+    try: return [int(line.split('-')[0], 16) for line in open(f'/proc/{{pid}}/maps') if '[stack]' in line][0]
+    except (OSError, IndexError): return 4096
+# The server says who it is, where the agent can read it.
+source = open('/tmp/server.py').read().replace('.close()', '.write(str(__import__(\"os\").getpid()))')
+open('/tmp/server.py', 'w').write(source)
+honest = wrapped()
+ask(honest, 1, 'read_file', 'honest')
+server = int(open(W + '/honest').read())
+pid = {pid}
+def act():
+    {act}
+attempt('act', act)
+end(honest)
+report('tc_1')
+"
+            ))
+            .run();
+            let name = format!("{whom} by {way}");
+            assert_eq!(seen.said("honest"), "ok", "{name}: {}", seen.err);
+            let (said, reasons) = (seen.said("act"), &seen.measured.summary.proof.reasons);
+            let apart = seen.measured.fences.iter().any(|fence| fence.starts_with("landlock"));
+            let results = if whom == "server" && !apart { PROCESSES[3].2 } else { results };
+            assert_eq!(said, results[number], "{name}: {}", seen.err);
+            if said == "ok" {
+                let named = reasons.iter().any(|reason| reason.starts_with("process_tampered"));
+                assert!(named, "{name}: {reasons:?}");
+                assert_eq!(seen.measured.exit(), Exit::CaptureIncomplete, "{name}");
+            } else {
+                assert!(seen.complete(), "{name}: {reasons:?}");
+            }
+            // That it was tried stands in the effects, with its result; what has no number can't even be named.
+            let tried = seen.of(operation, syscall).any(|effect| {
+                let failed = effect.return_value.is_some_and(|value| value < 0);
+                let memory = effect.path.as_ref().is_some_and(|path| path.value.ends_with("/mem"));
+                failed == (said != "ok") && (operation != Operation::Open || memory)
+            });
+            assert!(tried || (whom, way) == ("driver", "descriptor"), "{name}: no effect tells of it");
+        }
+    }
+}
+
 #[test]
 fn a_server_started_around_the_decider_costs_the_join_by_name() {
     if !need_root() {

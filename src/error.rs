@@ -252,7 +252,7 @@ impl Error {
         let error = Self::new(code, format!("{doing}: {source}")).at(path.display()).because(source);
         if closed {
             return error.hint(
-                "in the systemd unit, beside ProtectSystem=strict: ReadWritePaths=/run /var/lib/assay-gates",
+                "in the systemd unit, beside ProtectSystem=strict: ReadWritePaths=/run, StateDirectory=assay-gates assay",
             );
         }
         error

@@ -14,6 +14,9 @@ Examples:
   assay-gates pack --root proof --out assay-runner-proof-upload
   assay-gates pack --root proof --out assay-runner-proof-upload --zip pack.zip --format json
   assay-gates pack --merge shards/* --out assay-runner-proof-upload
+  assay-gates pack --root proof --out assay-runner-proof-upload --test-result test-result.json
+  cosign attest-blob --predicate test-result.json --type https://in-toto.io/attestation/test-result/v0.1 \\
+    assay-runner-proof-upload/manifest.json
 
 Gates that failed, were skipped or never ran are in the pack with that status.
 The same root gives the same bytes.")]
@@ -30,6 +33,9 @@ pub struct Args {
     /// Also write the pack as one zip file
     #[arg(long, value_name = "FILE")]
     zip: Option<PathBuf>,
+    /// Also write the in-toto test-result predicate v0.1 of the pack, for a signer: how each gate ended
+    #[arg(long, value_name = "FILE")]
+    test_result: Option<PathBuf>,
     /// Checkout whose git trees stand for the measuring code
     #[arg(long, value_name = "DIR", default_value = ".")]
     repository: PathBuf,
@@ -69,6 +75,10 @@ pub fn run(args: &Args) -> Result<Exit> {
         None => pack::merge(&args.merge, &args.out, zip, &gates_of_all(&args.repository)?)?,
     };
     let manifest = &built.manifest;
+    if let Some(file) = &args.test_result {
+        let predicate = crate::files::pretty_sorted(&pack::statement::test_result(manifest))?;
+        crate::files::write_atomic(file, predicate.as_bytes())?;
+    }
     let gates: Vec<(&str, &str)> =
         manifest.gates.iter().map(|gate| (gate.gate.as_str(), gate.status.as_str())).collect();
     match args.format {

@@ -149,8 +149,12 @@ fn words<'a>(names: impl Iterator<Item = &'a String>, what: &str) -> Option<Stri
 }
 
 /// Where version 2 of cgroups is mounted, for the folder where it usually is: beside version 1 that folder is read-only on
-/// every host.
+/// every host. Nothing for the redaction key's folder when no key has to be made there.
 fn meant(path: &Path) -> Option<PathBuf> {
+    if path == Path::new("/var/lib/assay") {
+        let named = std::env::var_os("ASSAY_REDACTION_KEY_FILE").is_some_and(|file| !file.is_empty());
+        return (!named && !path.join("redaction.key").exists()).then(|| path.to_owned());
+    }
     if path != Path::new("/sys/fs/cgroup") {
         return Some(path.to_owned());
     }

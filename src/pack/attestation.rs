@@ -6,8 +6,8 @@
 #[cfg(feature = "attestation")]
 mod ring;
 
-use super::manifest::SourceFacts;
-use super::statement::{Named, TYPE, subjects};
+use super::manifest::{Manifest, SourceFacts};
+use super::statement::{Named, PREDICATE, TEST_RESULT, TYPE, subjects, test_result};
 use super::verify::VerifiedPack;
 use crate::error::{Code, Error, Result};
 use std::collections::BTreeSet;
@@ -162,6 +162,8 @@ pub fn compare(signed: &Signed, pack: &VerifiedPack, repository: &str) -> Result
     if let Err((expected, found)) = same_subjects(&signed.statement, &named) {
         return Err(differs("the Statement's subjects to be", &expected, &found));
     }
+    let predicate = same_predicate(&signed.statement, manifest)
+        .map_err(|(expected, found)| differs("the Statement's predicate to be", &expected, &found))?;
     compare_source(signed, source, repository)?;
     let mut not_established = vec![
         "that the machine was the one that its operators believe: the certificate names the kind of runner only".to_owned(),
@@ -175,6 +177,7 @@ pub fn compare(signed: &Signed, pack: &VerifiedPack, repository: &str) -> Result
     Ok(Attested {
         established: vec![
             format!("the manifest and all {} subjects are signed, and no others", named.len() - 1),
+            predicate,
             signed.trust.clone(),
             format!(
                 "signed by {} of {} at {}, in {}",
@@ -231,6 +234,24 @@ fn invocation(source: &SourceFacts) -> String {
 
 fn differs(what: &str, expected: &str, found: &str) -> Error {
     Error::new(Code::AttestationInvalid, format!("expected {what} {expected}, found {found}"))
+}
+
+/// What the predicate states, in words. Provenance is compared with the certificate ([`compare_source`]); a test result
+/// must say of each gate what the manifest says; a predicate of another type states what nobody here can check.
+fn same_predicate(statement: &[u8], manifest: &Manifest) -> Result<String, (String, String)> {
+    let value = crate::evidence::strict::value(statement).map_err(|error| ("JSON".to_owned(), error))?;
+    match value.get("predicateType").and_then(|kind| kind.as_str()).unwrap_or("nothing") {
+        PREDICATE => Ok("what is signed is its provenance".to_owned()),
+        TEST_RESULT => {
+            let expected = test_result(manifest);
+            let found = value.get("predicate").unwrap_or(&serde_json::Value::Null);
+            if *found != expected {
+                return Err((expected.to_string(), found.to_string()));
+            }
+            Ok("what is signed is how each gate ended".to_owned())
+        }
+        other => Err((format!("{PREDICATE} or {TEST_RESULT}"), other.to_owned())),
+    }
 }
 
 /// Exactly the same names with exactly the same digests.

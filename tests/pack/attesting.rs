@@ -1,8 +1,10 @@
 //! Attestations: what is compared once a signature holds, and, with the feature, a real bundle's signature.
 
-use crate::fixture::{passed_root, provenance};
+use crate::fixture::{by_another_object, passed_root, provenance};
 use assay_gates::error::Code;
 use assay_gates::pack::attestation::{Signed, compare};
+use assay_gates::pack::manifest::{GateRow, GateStatus};
+use assay_gates::pack::statement::{TEST_RESULT, test_result};
 use assay_gates::pack::{self, VerifiedPack};
 
 fn verified() -> (tempfile::TempDir, VerifiedPack) {
@@ -72,6 +74,98 @@ fn every_claim_that_differs_is_refused() {
     }
     let error = compare(&signed(folder.path()), &pack, "other/name").unwrap_err();
     assert!(error.message().contains("https://github.com/other/name"), "{error}");
+}
+
+/// A Statement over the subjects of the pack, of another predicate.
+fn stated(folder: &std::path::Path, kind: &str, predicate: serde_json::Value) -> Signed {
+    let mut one = signed(folder);
+    let mut value: serde_json::Value = serde_json::from_slice(&one.statement).unwrap();
+    value["predicateType"] = kind.into();
+    value["predicate"] = predicate;
+    one.statement = value.to_string().into_bytes();
+    one
+}
+
+#[test]
+fn a_signed_test_result_says_of_every_gate_what_the_manifest_says_and_no_other_predicate_is_taken() {
+    let (folder, pack) = verified();
+    let result = test_result(pack.manifest());
+    let attested = compare(&stated(folder.path(), TEST_RESULT, result.clone()), &pack, "owner/name").unwrap();
+    assert!(attested.established.iter().any(|line| line.contains("how each gate ended")), "{attested:?}");
+
+    let refused = |kind: &str, predicate: serde_json::Value| {
+        let error = compare(&stated(folder.path(), kind, predicate), &pack, "owner/name").unwrap_err();
+        assert_eq!(error.code(), Code::AttestationInvalid);
+        assert!(error.message().contains("predicate"), "{error}");
+    };
+    // Each field of it changed, and each left out.
+    for key in result.as_object().unwrap().keys() {
+        let mut other = result.clone();
+        other[key] = "another".into();
+        refused(TEST_RESULT, other);
+        let mut other = result.clone();
+        other.as_object_mut().unwrap().remove(key);
+        refused(TEST_RESULT, other);
+    }
+    for kind in
+        ["https://in-toto.io/attestation/svr/v0.1", "https://in-toto.io/attestation/test-result/v0.2", ""]
+    {
+        refused(kind, result.clone());
+    }
+}
+
+#[test]
+fn only_a_gate_that_passed_is_a_passed_test_and_what_it_was_judged_by_is_its_configuration() {
+    use GateStatus::{Failed, Incomplete, Missing, Passed, Skipped};
+    let (_folder, pack) = verified();
+    let mut manifest = pack.manifest().clone();
+    let row = manifest.gates[0].clone();
+    let mut of = |statuses: &[GateStatus]| {
+        let rows = statuses.iter().map(|status| GateRow {
+            status: *status,
+            gate: status.as_str().into(),
+            ..row.clone()
+        });
+        manifest.gates = rows.collect();
+        test_result(&manifest)
+    };
+    assert_eq!(of(&[Passed])["result"], "PASSED");
+    assert_eq!(of(&[])["result"], "FAILED", "nothing was shown");
+    for other in [Failed, Skipped, Incomplete, Missing] {
+        let result = of(&[Passed, other]);
+        assert_eq!(result["result"], "FAILED", "{other:?}");
+        assert_eq!(result["passedTests"], serde_json::json!(["passed"]));
+        assert_eq!(result["failedTests"], serde_json::json!([other.as_str()]));
+        assert_eq!(result["warnedTests"], serde_json::json!([]));
+    }
+    let configuration = of(&[Passed])["configuration"].to_string();
+    for name in ["definition.yaml", "policy.yaml"] {
+        assert!(configuration.contains(&format!("/{name}")), "{configuration}");
+    }
+    assert!(!configuration.contains("verdict"), "{configuration}");
+}
+
+#[test]
+fn pack_writes_the_test_result_beside_the_pack_for_a_signer() {
+    let folder = tempfile::tempdir().unwrap();
+    passed_root(&folder.path().join("root"));
+    // It packs what its own kernel programs measured, and no other.
+    by_another_object(&folder.path().join("root"), assay_gates::capture::embedded().unwrap().bytes);
+    let file = folder.path().join("test-result.json");
+    let mut command = assert_cmd::Command::cargo_bin("assay-gates").unwrap();
+    command.current_dir(folder.path()).args([
+        "pack",
+        "--root",
+        "root",
+        "--out",
+        "pack",
+        "--test-result",
+        "test-result.json",
+    ]);
+    command.assert().success();
+    let pack = pack::verify(&folder.path().join("pack")).0.unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(written, test_result(pack.manifest()));
 }
 
 /// The tests of `sigstore-verify` come with its source: among them, bundles that GitHub's jobs made. Cargo has checked its

@@ -50,10 +50,15 @@ inside() {
 	unshare --mount --propagation private sh -c '
 		root=$1 user=$2
 		shift 2
+		mount --bind "$root" "$root"
 		for kernel in proc sys dev; do mount --rbind "/$kernel" "$root/$kernel"; done
 		mount -t tmpfs -o mode=755 tmpfs "$root/run"
 		[ "$user" = root ] || user=newcomer
-		exec chroot "$root" su - "$user" -c "$*"
+		# The system itself, not a folder of this one: in a chroot the kernel would name every path from the root above it.
+		cd "$root"
+		mkdir -p .host
+		pivot_root . .host
+		exec chroot . /bin/sh -c "umount -l /.host; rmdir /.host; exec su - \"\$0\" -c \"\$1\"" "$user" "$*"
 	' sh "$root" "$user" "$@" </dev/null
 }
 

@@ -65,6 +65,20 @@ impl Link {
     }
 }
 
+/// Whether the chain in a gate's folder has its end, and the gate's log the line of it. A driver that was killed before
+/// leaves a gate that is not done, whatever its verdict says.
+pub(super) fn is_ended(folder: &RootPath) -> Result<bool> {
+    let text = folder.join(CHAIN).read()?.unwrap_or_default();
+    let last = text.strip_suffix(b"\n").and_then(|whole| whole.rsplit(|byte| *byte == b'\n').next());
+    let Some(link) = last.and_then(|line| serde_json::from_slice::<Link>(line).ok()) else {
+        return Ok(false);
+    };
+    let log = folder.join("gate.log").read()?.unwrap_or_default();
+    let said = last.and_then(|line| link.said(sha256(line))).map(String::into_bytes);
+    let mut lines = log.split_inclusive(|byte| *byte == b'\n');
+    Ok(link.step == Step::End && lines.any(|line| line.strip_suffix(b"\n") == said.as_deref()))
+}
+
 /// The chain of one gate while it grows.
 pub(super) struct Chain {
     folder: RootPath,
@@ -74,9 +88,14 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// The chain in a gate's folder: a new one, or the one that an earlier invocation left.
+    /// The chain in a gate's folder: a new one, or the one that an earlier invocation left. A link that was cut off goes.
     pub fn open(folder: RootPath, gate: &str) -> Result<Self> {
-        let text = folder.join(CHAIN).read()?.unwrap_or_default();
+        let mut text = folder.join(CHAIN).read()?.unwrap_or_default();
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole < text.len() {
+            text.truncate(whole);
+            folder.join(CHAIN).write(&text)?;
+        }
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         let previous = lines.last().map(|line| sha256(line));
         Ok(Self { folder, gate: gate.to_owned(), next: lines.len() as u64, previous })

@@ -1,7 +1,7 @@
 //! One gate: its runs, their acceptance, their agreement, the verdict.
 
 use super::baseline::{self, BaselineUse};
-use super::chain::Chain;
+use super::chain::{self, Chain};
 use super::review::Reviewer;
 use super::{Failure, Measure, ProofRoot, Run, readback, words};
 use crate::error::{Code, Exit, Result};
@@ -44,7 +44,9 @@ pub(super) fn run(
         // A gate that failed is finished too: measuring it again until it passes would hide why it failed.
         let finished =
             |verdict: &GateVerdict| verdict.runs.len() == wanted as usize && !verdict.is_interrupted();
-        if let Some(done) = root.verdict(gate)?.filter(finished) {
+        if let Some(done) = root.verdict(gate)?.filter(finished)
+            && chain::is_ended(&root.gate(gate))?
+        {
             return Ok(done);
         }
         // What an invocation that was stopped said of its last run is of a run that is measured again.

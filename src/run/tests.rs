@@ -401,6 +401,46 @@ fn told_to_stop_at_any_moment_it_ends_with_13_and_going_on_measures_what_is_miss
     }
 }
 
+/// A driver that is killed while it ends a gate: the chain is cut at every byte of its last two links, or the log has not got
+/// its end. Going on measures nothing anew and ends the chain, once, in the log too.
+#[test]
+fn a_gate_whose_chain_has_no_end_is_not_done_and_going_on_ends_it() {
+    let folder = |bench: &Bench| bench.root().join("gates/first");
+    let whole = bench();
+    whole.go("first", false, &mut Script::new(&[])).unwrap();
+    let chain = std::fs::read(folder(&whole).join("chain.ndjson")).unwrap();
+    let log = whole.text("gates/first/gate.log");
+    let ends: Vec<usize> =
+        chain.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at).collect();
+    let second_to_last = ends[ends.len() - 3];
+    let without_end =
+        log.lines().filter(|line| !line.starts_with("chain end")).map(|line| format!("{line}\n"));
+    let without_end: String = without_end.collect();
+    assert_ne!(without_end, log);
+    let cuts =
+        (second_to_last..chain.len()).step_by(53).chain([chain.len() - 1]).map(|at| (&chain[..at], &log));
+    for (chain, log) in cuts.chain([(&chain[..], &without_end)]) {
+        std::fs::write(folder(&whole).join("chain.ndjson"), chain).unwrap();
+        std::fs::write(folder(&whole).join("gate.log"), log).unwrap();
+        let mut again = Script::new(&[]);
+        let (finished, _) = whole.go("first", true, &mut again).unwrap();
+        assert_eq!((finished.exit, again.measured.len()), (Exit::Passed, 0));
+        let mut previous = None;
+        let text = whole.text("gates/first/chain.ndjson");
+        for line in text.lines() {
+            let link: super::chain::Link = serde_json::from_str(line).unwrap();
+            assert_eq!(link.previous, previous, "{text}");
+            previous = Some(crate::files::sha256(line.as_bytes()));
+        }
+        let end = format!("chain end gate=first head={}\n", previous.unwrap());
+        assert_eq!(whole.text("gates/first/gate.log").matches(&end).count(), 1);
+    }
+    let mut done = Script::new(&[]);
+    let before = whole.text("gates/first/chain.ndjson");
+    whole.go("first", true, &mut done).unwrap();
+    assert_eq!(whole.text("gates/first/chain.ndjson"), before, "what is done is left as it is");
+}
+
 /// Readers harvest one line of each accepted run, whatever a power cut left of the log.
 #[test]
 fn going_on_says_each_pass_once_whatever_was_left_of_the_log() {

@@ -4,7 +4,7 @@
 //! such root says so in its record, and each gate that had begun gets the verdict that its finished runs carry, which is
 //! never a pass. `--resume` takes both back.
 
-use super::{ProofRoot, RunRecord, gate, readback};
+use super::{ProofRoot, RunRecord, chain, gate, readback};
 use crate::error::{Exit, Result};
 use crate::files::{EntryKind, RootPath};
 use crate::gate::{Definition, Group};
@@ -123,7 +123,8 @@ fn guess(record: &RunRecord) -> String {
 /// Of a gate that had begun, what its finished runs carry. A run without a result is none, and goes.
 fn conclude(root: &ProofRoot, record: &RunRecord, gate: &str, why: &str) -> Result<()> {
     let folder = root.gate(gate);
-    if folder.kind()?.is_none() || matches!(root.verdict(gate), Ok(Some(_))) {
+    let done = matches!(root.verdict(gate), Ok(Some(_))) && chain::is_ended(&folder)?;
+    if folder.kind()?.is_none() || done {
         return Ok(());
     }
     let mut runs: Vec<RunVerdict> = Vec::new();

@@ -262,7 +262,8 @@ fn fails(attempt: impl Fn() -> bool) -> (bool, bool) {
     (libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == FAILS, libc::WIFSIGNALED(status))
 }
 
-fn is_refused(number: libc::c_long, entitled: bool) -> bool {
+/// Whether a system call ends its process here or, for whoever would be `entitled` to it, is refused. Tried in a child.
+pub(in crate::host) fn is_refused(number: libc::c_long, entitled: bool) -> bool {
     // Numbers that no call takes: a call that is let through says that they are wrong.
     let attempt = || {
         // SAFETY: no pointer and no descriptor among the arguments is valid, so nothing is read, written or changed.

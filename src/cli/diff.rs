@@ -8,7 +8,7 @@ use crate::pack;
 use crate::report;
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 #[command(after_help = "\
 Examples:
   assay-gates diff base.tar.gz head.tar.gz
+  assay-gates diff yesterday/pack.zip today/pack.zip
   assay-gates diff proof-before proof-after --gate openai-agents-kernel-policy --effects
   assay-gates diff openai/run-1 gemini/run-1 --cross-runtime \\
     --base-prefix /run/assay-gates/work/ --head-prefix /run/assay-gates/work/
 
-BASE and HEAD are archives, extracted members, run folders, proof roots, or packs (folder or zip).
+BASE and HEAD are archives, extracted members, run folders, proof roots, or packs (folder or zip). Of two
+roots or packs every gate is compared by what it did, as with --effects; a gate that one side lacks is a difference.
 Exit code 0 when they are equal, 11 when they differ, 12 when they can't be compared, 14 when one is invalid.")]
 pub struct Args {
     /// What was before
@@ -68,14 +70,15 @@ pub fn run(args: &Args) -> Result<Exit> {
         ));
     }
     let gate = args.gate.as_deref();
+    if gate.is_none() && !args.cross_runtime {
+        let (base, head) = (gates(&args.base)?, gates(&args.head)?);
+        if !base.is_empty() && !head.is_empty() {
+            return all_gates(args, &base, &head);
+        }
+    }
     let (base, head) = (opened(&args.base, gate)?, opened(&args.head, gate)?);
     if args.effects {
-        let (before, after) = (effects(&base, &args.base)?, effects(&head, &args.head)?);
-        let diff = EffectsDiff::of(
-            (&base.side.health, before, args.base_prefix.as_ref()),
-            (&head.side.health, after, args.head_prefix.as_ref()),
-        )
-        .by(&base.side, &head.side);
+        let diff = by_effects(args, &base, &head)?;
         show(args.format, &diff, &diff.shown())?;
         return Ok(diff.exit());
     }
@@ -92,12 +95,69 @@ pub fn run(args: &Args) -> Result<Exit> {
     Ok(diff.exit())
 }
 
-fn opened(path: &Path, gate: Option<&str>) -> Result<Evidence> {
+fn by_effects(args: &Args, base: &Evidence, head: &Evidence) -> Result<EffectsDiff> {
+    let (before, after) = (effects(base, &args.base)?, effects(head, &args.head)?);
+    let diff = EffectsDiff::of(
+        (&base.side.health, before, args.base_prefix.as_ref()),
+        (&head.side.health, after, args.head_prefix.as_ref()),
+    );
+    Ok(diff.by(&base.side, &head.side))
+}
+
+/// Every gate of either side. In JSON, an object with the comparison of each gate; null where there is none.
+fn all_gates(args: &Args, base: &BTreeSet<String>, head: &BTreeSet<String>) -> Result<Exit> {
+    let (mut exits, mut documents, mut text) = (vec![Exit::Passed], BTreeMap::new(), String::new());
+    for gate in base.union(head) {
+        let lacking = [("base", base), ("head", head)].into_iter().find(|(_, side)| !side.contains(gate));
+        if let Some((side, _)) = lacking {
+            text += &format!("gate {gate}: {side} lacks it\n");
+            exits.push(Exit::RunsDisagree);
+            documents.insert(gate, None);
+            continue;
+        }
+        let compared =
+            || by_effects(args, &opened(&args.base, Some(gate))?, &opened(&args.head, Some(gate))?);
+        let diff = match compared() {
+            Ok(diff) => diff,
+            Err(error) => {
+                text += &format!("gate {gate}: can't be compared: {error}\n");
+                exits.push(error.exit());
+                documents.insert(gate, None);
+                continue;
+            }
+        };
+        text += &match diff.exit() {
+            Exit::Passed => format!("gate {gate}: the same\n"),
+            _ => format!("gate {gate}: {}", diff.shown()),
+        };
+        exits.push(diff.exit());
+        documents.insert(gate, Some(diff));
+    }
+    show(args.format, &documents, &text)?;
+    Ok(Exit::worst(exits))
+}
+
+fn is_zip(path: &Path) -> bool {
     let mut magic = [0; 2];
-    let zip = path.is_file()
+    path.is_file()
         && std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
-        && &magic == b"PK";
-    if zip { of_zip(path, gate) } else { Evidence::open(path, gate) }
+        && &magic == b"PK"
+}
+
+/// The gates of a proof root or pack; none of anything else.
+fn gates(path: &Path) -> Result<BTreeSet<String>> {
+    if !is_zip(path) {
+        return Evidence::gates(path);
+    }
+    let invalid =
+        |wrong: pack::Finding| Error::new(Code::EvidenceInvalid, wrong.to_string()).at(path.display());
+    let source = pack::Source::open(path).map_err(invalid)?;
+    let of = |name: &String| Some(name.strip_prefix("payload/gates/")?.split_once('/')?.0.to_owned());
+    Ok(source.members().keys().filter_map(of).collect())
+}
+
+fn opened(path: &Path, gate: Option<&str>) -> Result<Evidence> {
+    if is_zip(path) { of_zip(path, gate) } else { Evidence::open(path, gate) }
 }
 
 /// The first run of a gate in a zipped pack.

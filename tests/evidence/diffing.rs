@@ -551,6 +551,35 @@ fn the_command_compares_and_says_by_its_exit_code_how_it_went() {
     assert_eq!(diff(&["base", "pack.zip", "--effects"]).0, 0);
     assert_eq!(diff(&["pack.zip", "head"]).0, 11);
     assert_eq!(diff(&["base", "pack.zip", "--gate", "other"]).0, 2);
+    // Of two roots or packs every gate is compared, with the layers that are there: two of the kernel alone are the same.
+    let copied = |run: &str, root: &str, gate: &str| {
+        let to = folder.path().join(root).join("gates").join(gate).join("run-1");
+        std::fs::create_dir_all(&to).unwrap();
+        for name in ["runner-kernel-only.tar.gz", "tool_effects.json"] {
+            std::fs::copy(folder.path().join(run).join(name), to.join(name)).unwrap();
+        }
+    };
+    copied("plain", "monday", "a");
+    copied("plain", "tuesday", "a");
+    let (code, stdout, stderr) = diff(&["monday", "tuesday"]);
+    assert_eq!((code, stdout.as_str(), stderr.as_str()), (0, "gate a: the same\n", ""));
+    copied("base", "monday", "b");
+    copied("head", "tuesday", "b");
+    copied("base", "tuesday", "c");
+    let (code, stdout, _) = diff(&["monday", "tuesday"]);
+    assert_eq!(code, 11);
+    assert!(
+        stdout.starts_with("gate a: the same\ngate b: ") && stdout.contains("203.0.113.7:443"),
+        "{stdout}"
+    );
+    assert!(stdout.ends_with("gate c: base lacks it\n"), "{stdout}");
+    let (code, stdout, _) = diff(&["monday", "tuesday", "--format", "json"]);
+    let document: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    validate("assay.gates.effects_diff.v0", &document["b"]).unwrap();
+    assert!(code == 11 && document["c"].is_null(), "{document}");
+    std::fs::remove_file(folder.path().join("tuesday/gates/a/run-1/runner-kernel-only.tar.gz")).unwrap();
+    let (code, stdout, _) = diff(&["monday", "tuesday"]);
+    assert!(code == 14 && stdout.starts_with("gate a: can't be compared: "), "{code} {stdout}");
     zip(&folder.path().join("base"), &folder.path().join("empty.zip"), &["tool_effects.json"]);
     assert_eq!(diff(&["base", "empty.zip"]).0, 14);
 }

@@ -27,9 +27,7 @@ impl Evidence {
             let folder = path.parent().unwrap_or(Path::new("."));
             return Self::of_archive(&Archive::open(path)?, beside(folder)?.as_deref(), folder);
         }
-        if let Some(gates) =
-            [path.join("gates"), path.join("payload/gates")].into_iter().find(|path| path.is_dir())
-        {
+        if let Some(gates) = folder_of_gates(path) {
             let names = gates_below(&gates)?;
             let names = names.iter().map(String::as_str).collect();
             let gate = chosen(&names, gate).map_err(|error| error.at(gates.display()))?;
@@ -39,6 +37,15 @@ impl Evidence {
             return Self::of_extract(path);
         }
         Self::of_run(path)
+    }
+
+    /// The gates of the proof root or unpacked pack at `path`; none of anything else.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub fn gates(path: &Path) -> Result<BTreeSet<String>> {
+        folder_of_gates(path)
+            .map_or_else(|| Ok(BTreeSet::new()), |gates| Ok(gates_below(&gates)?.into_iter().collect()))
     }
 
     /// Evidence in memory: an archive and, if there, its tool_effects.json.
@@ -122,6 +129,10 @@ impl Evidence {
             .filter(|effects| effects.run_id == manifest.run_id);
         Ok(Self { side, effects })
     }
+}
+
+fn folder_of_gates(path: &Path) -> Option<PathBuf> {
+    [path.join("gates"), path.join("payload/gates")].into_iter().find(|path| path.is_dir())
 }
 
 fn is_archive(path: &Path) -> bool {

@@ -6,7 +6,7 @@ use crate::files::write_atomic;
 use crate::github::rest::{RunTarget, Target};
 use crate::judge::GateVerdict;
 use crate::report::page::{Document, read, render};
-use crate::report::{self, ArtifactLine};
+use crate::report::{self, ArtifactLine, Definitions};
 use crate::triage::gather::{OnDisk, PACK_NAME, Tree, recognise};
 use clap::Args as ClapArgs;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ Examples:
   assay-gates report proof                           the summary, as Markdown, on standard output
   assay-gates report proof --html report.html
   assay-gates report 123456789 --html report.html     the pack of a run on GitHub
+  assay-gates report proof --sarif gates.sarif        the findings, for code scanning
   assay-gates report proof --format github            into $GITHUB_STEP_SUMMARY, annotations to standard output
 
 The page needs no network and no script. It shows what the files say; `assay-gates verify` checks them.")]
@@ -29,6 +30,15 @@ pub struct Args {
     /// File to write the page to
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// File to write the findings to, as SARIF 2.1.0
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
+    /// File to write the verdicts to, as JUnit
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Folder of the gate definitions, which findings and annotations point to
+    #[arg(long, value_name = "DIR", default_value = "gates")]
+    gates_dir: PathBuf,
     /// Another view
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -55,10 +65,24 @@ pub fn run(args: &Args) -> Result<Exit> {
         write_atomic(html, render(&document).as_bytes())?;
         report::diagnostic(&format!("wrote {}", html.display()));
     }
+    let definitions = definitions(&args.gates_dir);
+    if let Some(file) = &args.sarif {
+        write_atomic(file, report::sarif(&document, &definitions).as_bytes())?;
+        report::diagnostic(&format!("wrote {}", file.display()));
+    }
+    if let Some(file) = &args.junit {
+        write_atomic(file, report::junit(&verdicts(&document), document.claims.as_ref()).as_bytes())?;
+        report::diagnostic(&format!("wrote {}", file.display()));
+    }
     match args.format {
-        Some(Format::Github) => github(&document)?,
-        None if args.html.is_none() => {
-            report::data(&report::summary(&verdicts(&document), document.claims.as_ref(), None));
+        Some(Format::Github) => github(&document, &definitions)?,
+        None if args.html.is_none() && args.sarif.is_none() && args.junit.is_none() => {
+            report::data(&report::summary(
+                &verdicts(&document),
+                &document.gaps,
+                document.claims.as_ref(),
+                None,
+            ));
         }
         None => {}
     }
@@ -106,14 +130,21 @@ fn verdicts(document: &Document) -> Vec<GateVerdict> {
         .collect()
 }
 
-fn github(document: &Document) -> Result<()> {
+/// Those of the checkout that the job, or whoever asks, works in.
+fn definitions(folder: &Path) -> Definitions {
+    let workspace = std::env::var_os("GITHUB_WORKSPACE").map(PathBuf::from);
+    let inside = |base: &PathBuf| std::env::current_dir().is_ok_and(|here| here.starts_with(base));
+    Definitions::read(folder, &workspace.filter(inside).unwrap_or_else(|| PathBuf::from(".")))
+}
+
+fn github(document: &Document, definitions: &Definitions) -> Result<()> {
     let verdicts = verdicts(document);
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let artifact = variable("ARTIFACT_URL").map(|url| ArtifactLine {
         url,
         digest: variable("ARTIFACT_DIGEST").unwrap_or_else(|| "unknown".to_owned()),
     });
-    let summary = report::summary(&verdicts, document.claims.as_ref(), artifact.as_ref());
+    let summary = report::summary(&verdicts, &document.gaps, document.claims.as_ref(), artifact.as_ref());
     match variable("GITHUB_STEP_SUMMARY") {
         None => report::data(&summary),
         Some(file) => {
@@ -123,6 +154,6 @@ fn github(document: &Document) -> Result<()> {
             crate::files::append_whole(&mut file, summary.as_bytes()).map_err(io)?;
         }
     }
-    report::data(&report::annotations(&verdicts, document.claims.as_ref()));
+    report::data(&report::annotations(&verdicts, document.claims.as_ref(), definitions));
     Ok(())
 }

@@ -73,6 +73,12 @@ pub struct Args {
     /// What kernel events are written as: v1 labels O_EXCL as exclusive, v0 O_NOCTTY as its readers expect.
     #[arg(long, value_enum, value_name = "VERSION", default_value_t)]
     kernel_event: super::KernelEventForm,
+    /// File to write the findings to, as SARIF 2.1.0.
+    #[arg(long, value_name = "FILE")]
+    sarif: Option<PathBuf>,
+    /// File to write the verdicts to, as JUnit; the proof root has junit.xml in any case.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// Don't build a proof pack at the end.
     #[arg(long)]
     no_pack: bool,

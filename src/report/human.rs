@@ -5,6 +5,7 @@ use super::{Event, Sink, output};
 use crate::error::Result;
 use crate::run::chain::MARK;
 use indicatif::{ProgressBar, ProgressStyle};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Where the lines go.
@@ -24,6 +25,10 @@ pub struct Human {
     place: Place,
     spinner: Option<ProgressBar>,
     fence: String,
+    /// The gates of the invocation, in order.
+    gates: Vec<String>,
+    /// Reasons of the gate that were shown, without their runs: a reason is shown once.
+    shown: BTreeSet<String>,
 }
 
 impl Human {
@@ -33,7 +38,7 @@ impl Human {
         let mut nonce = [0; 8];
         // A fence that can be guessed is no fence; without randomness the measured lines are left out altogether.
         let fence = getrandom::fill(&mut nonce).map(|()| hex::encode(nonce)).unwrap_or_default();
-        Self { place, spinner: None, fence }
+        Self { place, spinner: None, fence, gates: Vec::new(), shown: BTreeSet::new() }
     }
 
     fn say(&self, text: &str) {
@@ -41,6 +46,26 @@ impl Human {
             Some(spinner) => spinner.suspend(|| output::diagnostic(text)),
             None => output::diagnostic(text),
         }
+    }
+
+    /// Shows those of `reasons` that were not shown yet of this gate; says how many were.
+    fn reasons(&mut self, reasons: &[String]) {
+        let mut again = 0;
+        for reason in reasons {
+            match self.shown.insert(of_any_run(reason).to_owned()) {
+                true => self.measured_line(reason),
+                false => again += 1,
+            }
+        }
+        if again == reasons.len() && again > 0 {
+            self.say(&format!("    {again} reason{} as above", plural(again)));
+        }
+    }
+
+    /// ` (2 of 5)`; nothing when there is one gate.
+    fn number(&self, gate: &str) -> String {
+        let at = self.gates.iter().position(|one| one == gate).filter(|_| self.gates.len() > 1);
+        at.map_or_else(String::new, |at| format!("gate {} of {}: ", at + 1, self.gates.len()))
     }
 
     fn measured_line(&self, text: &str) {
@@ -54,6 +79,13 @@ impl Human {
     }
 }
 
+/// A reason without the run that it is of.
+pub(super) fn of_any_run(reason: &str) -> &str {
+    let rest = reason.strip_prefix("run ").and_then(|rest| rest.split_once(": "));
+    let reason = rest.filter(|(run, _)| run.parse::<u32>().is_ok()).map_or(reason, |(_, reason)| reason);
+    reason.strip_prefix("capture incomplete: ").unwrap_or(reason)
+}
+
 /// Control characters made visible, so that nothing measured can move a cursor or forge a line.
 fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
@@ -64,16 +96,19 @@ impl Sink for Human {
         match event {
             Event::SessionStarted { gates, runs, root, .. } => {
                 let runs = if *runs == 1 { "1 run".to_owned() } else { format!("{runs} runs") };
+                self.gates.clone_from(gates);
                 self.say(&format!("{} gate{}, {runs} each → {root}", gates.len(), plural(gates.len())));
             }
             Event::GateStarted { gate } => {
+                self.shown.clear();
                 if self.place == Place::Actions {
                     self.say(&format!("::group::{gate}"));
                 }
             }
             Event::RunStarted { gate, run } => {
                 if self.place == Place::Terminal {
-                    let spinner = ProgressBar::new_spinner().with_message(format!("{gate}: run {run}"));
+                    let spinner = ProgressBar::new_spinner()
+                        .with_message(format!("{}{gate}: run {run}", self.number(gate)));
                     if let Ok(look) = ProgressStyle::with_template("  {spinner} {msg} {elapsed}") {
                         spinner.set_style(look);
                     }
@@ -104,9 +139,7 @@ impl Sink for Human {
                     mark,
                     seconds(*elapsed_ms)
                 ));
-                for reason in reasons {
-                    self.measured_line(reason);
-                }
+                self.reasons(reasons);
             }
             Event::Line { text, .. } => {
                 if let Some(diff) = text.strip_prefix("diff | ") {
@@ -131,9 +164,7 @@ impl Sink for Human {
                     seconds(*elapsed_ms)
                 ));
                 if status != "passed" {
-                    for reason in reasons {
-                        self.measured_line(reason);
-                    }
+                    self.reasons(reasons);
                 }
             }
             Event::SessionFinished { .. } => {}

@@ -134,8 +134,11 @@ fn views(folder: &Path) -> Vec<(String, String)> {
     let mut all = vec![
         ("terminal".to_owned(), report::verdicts(&verdicts, Some(&stated))),
         ("junit".to_owned(), report::junit(&verdicts, Some(&stated))),
-        ("annotations".to_owned(), report::annotations(&verdicts, Some(&stated))),
-        ("summary".to_owned(), report::summary(&verdicts, Some(&stated), None)),
+        (
+            "annotations".to_owned(),
+            report::annotations(&verdicts, Some(&stated), &report::Definitions::default()),
+        ),
+        ("summary".to_owned(), report::summary(&verdicts, &[], Some(&stated), None)),
     ];
     let rules = Rules::embedded().unwrap();
     for (place, prefix) in [("root", ""), ("pack", "payload/")] {

@@ -88,8 +88,8 @@ fn a_dispatch_of_all_gates_ends_green_with_a_pack_that_verifies() {
     let cleanup = member(&zip, "payload/cleanup.json");
     assert_eq!((&cleanup["phase"], &cleanup["clean"]), (&"before-run".into(), &true.into()));
     for line in [
-        "| kernel-only | ✅✅✅ | yes | 0 |",
-        "| openai-agents-hidden-write | ✅✅✅ | yes | 0 |",
+        "| kernel-only | 3 of 3 accepted | yes | 0 |",
+        "| openai-agents-hidden-write | 3 of 3 accepted | yes | 0 |",
         "### What this shows",
         "Next: `assay-gates verify",
     ] {

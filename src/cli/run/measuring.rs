@@ -2,12 +2,14 @@
 
 use super::{Args, Format};
 use crate::error::{Code, Error, Exit, Result};
-use crate::files::quoted;
+use crate::files::{quoted, write_atomic};
 use crate::gate::{Catalog, Selection};
+use crate::host::rights::Rights;
 use crate::host::state::cleanup_record;
 use crate::host::{interrupt, stop, units};
-use crate::report::{self, All, Human, Lines, Place, Recorder, Sink};
+use crate::report::{self, All, Definitions, Human, Lines, Place, Recorder, Sink, page};
 use crate::run::{self as job, BaselineUse, Options, ProofRoot, ROOTS, Source, Wanted};
+use crate::triage::gather::Tree;
 use std::path::Path;
 
 /// Measures, shows, and builds the proof pack.
@@ -64,7 +66,7 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
     let finished = job::run(catalog, selection, &options, &root, &mut fit.measure(), &mut All(views))
         .map_err(|error| resumable(error, &resume))?;
     // What is said of the results is said when all of them are on disk.
-    let packed = rest(args, &root, &finished, checkout)
+    let packed = rest(args, &root, &finished, catalog)
         .inspect_err(|error| root.stop(error, now()))
         .map_err(|error| resumable(error, &resume))?;
     match args.format {
@@ -73,6 +75,12 @@ pub fn measure(args: &Args, catalog: &Catalog, selection: &Selection, root: &Pat
         Format::Human | Format::Github => {
             report::data(&format!("\n{}", report::verdicts(&finished.verdicts, Some(&finished.claims))));
         }
+    }
+    let failed: Vec<&str> =
+        finished.verdicts.iter().filter(|gate| !gate.passed()).map(|gate| gate.gate.as_str()).collect();
+    if !failed.is_empty() && interrupt::told().is_none() {
+        report::diagnostic(&format!("did not pass: {}", failed.join(", ")));
+        report::diagnostic(&format!("to measure exactly that again: {}", again_line(args, &failed)));
     }
     report::diagnostic(&format!("results: {}", root.path().display()));
     let mut exit = finished.exit;
@@ -95,7 +103,19 @@ fn told_to_stop(why: &str, resume: &str) {
 /// The line to paste that goes on with this invocation.
 fn resume_line(args: &Args, root: &Path) -> String {
     let (gates, root) = (quoted(&args.gates.join(",")), quoted(&root.display().to_string()));
-    let mut words = vec![format!("sudo assay-gates run --gates {gates} --resume --root {root}")];
+    with_settings(args, format!("sudo assay-gates run --gates {gates} --resume --root {root}"))
+}
+
+/// The line to paste that measures `gates` again, into a new root.
+fn again_line(args: &Args, gates: &[&str]) -> String {
+    let gates = quoted(&gates.join(","));
+    let against = if args.against_baseline { " --against-baseline" } else { "" };
+    with_settings(args, format!("sudo assay-gates run --gates {gates}{against}"))
+}
+
+/// `line` with what this invocation was told beside gates and root.
+fn with_settings(args: &Args, line: String) -> String {
+    let mut words = vec![line];
     if args.runs != 3 {
         words.push(format!("--runs {}", args.runs));
     }
@@ -109,10 +129,25 @@ fn resume_line(args: &Args, root: &Path) -> String {
 }
 
 /// Writes what is made of the results; gives the line about the pack, if one was built.
-fn rest(args: &Args, root: &ProofRoot, finished: &job::Finished, checkout: &Path) -> Result<Option<String>> {
+fn rest(
+    args: &Args,
+    root: &ProofRoot,
+    finished: &job::Finished,
+    catalog: &Catalog,
+) -> Result<Option<String>> {
+    let checkout = catalog.folder();
     let folder = root.folder();
     let junit = report::junit(&finished.verdicts, Some(&finished.claims));
     folder.join("junit.xml").write(junit.as_bytes())?;
+    if let Some(file) = &args.junit {
+        Rights::of_caller()?.act(|| write_atomic(file, junit.as_bytes()))?;
+    }
+    if let Some(file) = &args.sarif {
+        let mut tree = Tree::open(&root.path())?;
+        let document = page::read(&mut tree, "", &root.path().display().to_string());
+        let sarif = report::sarif(&document, &Definitions::of(catalog, Path::new(".")));
+        Rights::of_caller()?.act(|| write_atomic(file, sarif.as_bytes()))?;
+    }
     let packed = match args.no_pack || interrupt::told().is_some() {
         true => None,
         false => {

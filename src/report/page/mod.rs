@@ -4,5 +4,5 @@ mod data;
 mod html;
 mod timeline;
 
-pub use data::{Document, read};
+pub use data::{Document, Gap, read};
 pub use html::render;

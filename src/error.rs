@@ -115,6 +115,7 @@ codes! {
     RootBroken = "104", EvidenceInvalid, "a file of the proof root is not what was written";
     ResumeMismatch = "105", Usage, "the proof root is of another invocation";
     RunIncomplete = "106", CaptureIncomplete, "a run did not leave what a run leaves";
+    AgentFailed = "107", AcceptanceFailed, "the agent that a gate is to be made of failed";
     DependencyMissing = "120", CannotMeasure, "a fixture's packages are not installed";
     DependencyDiffers = "121", CannotMeasure, "what is installed is not what the lockfile pins";
     DependencyVersion = "122", AcceptanceFailed, "an installed package is not the version that the gate expects";

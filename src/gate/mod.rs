@@ -4,6 +4,7 @@ mod catalog;
 mod confinement;
 mod definition;
 pub mod dependencies;
+mod placement;
 mod plan;
 mod validate;
 
@@ -14,5 +15,6 @@ pub use definition::{
     ExpectedOperation, ExpectedSdk, Group, Layers, NpmDependencies, PipDependencies, PolicySource, Presence,
     Scenario, ScenarioId, ScenarioRole, ScenarioVerdict, ServerPolicySource,
 };
+pub use placement::Placement;
 pub use plan::{Plan, PlannedGate, Selection};
 pub use validate::parse;

@@ -54,6 +54,10 @@ pub mod user;
 /// Prefix of everything that this tool creates on a host: cgroups, folders, network namespaces.
 pub const PREFIX: &str = "assay-gates";
 
+/// Folders at the top of the host's files that a gate sees: programs, libraries and their settings, read-only.
+pub const PROGRAM_FOLDERS: [&str; 11] =
+    ["/bin", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/sbin", "/usr"];
+
 /// Where the fixture appears to the measured program, read-only.
 pub const FIXTURE: &str = "/run/assay-gates/fixture";
 /// The measured program's work folder and HOME.

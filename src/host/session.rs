@@ -26,7 +26,7 @@ pub use super::output::CapturedStream;
 use super::rights::Rights;
 use super::state::{self, HostLock};
 use super::user::MeasuredUser;
-use super::{BINARY, FIXTURE, LOGS, WORK};
+use super::{BINARY, FIXTURE, LOGS, PROGRAM_FOLDERS, WORK};
 use crate::error::{Code, Error, Result};
 use crate::files::RootPath;
 use crate::gate::{Allowance, Limits};
@@ -326,7 +326,7 @@ impl<'host> Session<'host> {
         match &self.spec.place {
             Place::Gate { fixture, .. } => {
                 view.read_only = true;
-                view.keep = KEPT.map(PathBuf::from).to_vec();
+                view.keep = PROGRAM_FOLDERS.iter().chain(&COVERED).map(PathBuf::from).collect();
                 let bind = |source: &Path, target: &str, read_only, rights: &Rights| Bind {
                     source: source.to_owned(),
                     target: target.into(),
@@ -379,12 +379,9 @@ impl<'host> Session<'host> {
     }
 }
 
-/// Folders at the top that a gate sees of the host: programs, libraries and their settings. Everything else, and every
-/// socket of a service there, is covered.
-const KEPT: [&str; 17] = [
-    "/bin", "/dev", "/etc", "/gnu", "/lib", "/lib32", "/lib64", "/libx32", "/nix", "/opt", "/proc", "/run",
-    "/sbin", "/sys", "/tmp", "/usr", "/var",
-];
+/// Folders at the top that a gate has beside those of programs: each is covered by one of its own, or holds the kernel's
+/// files. Everything else of the host, and every socket of a service there, is covered.
+const COVERED: [&str; 6] = ["/dev", "/proc", "/run", "/sys", "/tmp", "/var"];
 /// Devices of a gate; nothing behind them is shared with anybody.
 const DEVICES: [&str; 6] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
 const LINKS: [(&str, &str); 7] = [

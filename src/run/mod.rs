@@ -21,6 +21,7 @@ pub use kernel::{Fit, KernelMeasure, Wanted};
 pub use readback::run_evidence;
 pub use root::{BuildFacts, HostFacts, ProofRoot, RESERVE, ROOTS, RunRecord, Stopped};
 pub use source::{Source, WorkflowRun};
+pub use words::last as last_words;
 
 use crate::error::{Code, Error, Exit, Result};
 use crate::files::RootPath;

@@ -175,7 +175,18 @@ impl ProofRoot {
     /// `Io`; `RootTaken` when the folder has other content than a proof root's, belongs to somebody else, or is no place
     /// for a root of this caller.
     pub fn open(path: &Path) -> Result<Self> {
-        let place = Self::place(path)?;
+        Self::at(Self::place(path)?)
+    }
+
+    /// Creates a root of this process's own, whoever called it, which goes with the folder that it stands in.
+    ///
+    /// # Errors
+    /// As [`ProofRoot::open`].
+    pub fn passing(path: &Path) -> Result<Self> {
+        Self::at(RootPath::of(path, Rights::own())?)
+    }
+
+    fn at(place: RootPath) -> Result<Self> {
         place.create_folder()?;
         place.sync_names()?;
         let root = Self { folder: place.hold()? };

@@ -6,7 +6,8 @@ const LINES: usize = 3;
 const WIDTH: usize = 300;
 
 /// The last words in what a program printed: what tells most of why it failed, without the trace of calls.
-pub(super) fn last(printed: &str) -> Vec<String> {
+#[must_use]
+pub fn last(printed: &str) -> Vec<String> {
     // Frames of a trace and the values below an error are indented; node ends with its own version.
     let telling = |line: &&str| {
         !line.starts_with(char::is_whitespace)

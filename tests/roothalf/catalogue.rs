@@ -164,31 +164,31 @@ const ROWS: &[Row] = &[
     // Files of root's by another name.
     row(
         "a hard link as definition",
-        "ln -f ../linked/secret gates/one/gate.yaml",
+        "mv -f linked-secret gates/one/gate.yaml",
         "",
         Refused(&["gates/one/gate.yaml", "ermission denied"]),
     ),
     row(
         "a hard link as policy",
-        "ln ../linked/secret gates/one/policy.yaml; sed -i 's/policy: absent/policy: required/' gates/one/gate.yaml; define 'policy: {file: policy.yaml}'; sed -i 's/^expect.*/expect: {decisions: [{tool: x, tool_call_id: tc_1, decision: allow}]}/' gates/one/gate.yaml",
+        "mv linked-secret gates/one/policy.yaml; sed -i 's/policy: absent/policy: required/' gates/one/gate.yaml; define 'policy: {file: policy.yaml}'; sed -i 's/^expect.*/expect: {decisions: [{tool: x, tool_call_id: tc_1, decision: allow}]}/' gates/one/gate.yaml",
         "",
         Refused(&["policy"]),
     ),
     row(
         "a hard link as lock file",
-        "ln ../linked/secret gates/one/package-lock.json; define 'dependencies: {npm: {folder: .}}'",
+        "mv linked-secret gates/one/package-lock.json; define 'dependencies: {npm: {folder: .}}'",
         "",
         Refused(&["package-lock.json", "ermission denied"]),
     ),
     row(
         "a hard link as a file of the fixture",
-        "ln ../linked/secret gates/one/secret; sed -i 's|^command.*|command: [/bin/sh, -c, \"cat /run/assay-gates/fixture/secret; true\"]|' gates/one/gate.yaml",
+        "mv linked-secret gates/one/secret; sed -i 's|^command.*|command: [/bin/sh, -c, \"cat /run/assay-gates/fixture/secret; true\"]|' gates/one/gate.yaml",
         "",
         Fine,
     ),
     row(
         "a set-id program in the fixture",
-        "ln ../linked/id gates/one/id; sed -i 's|^command.*|command: [/bin/sh, -c, \"/run/assay-gates/fixture/id -u > id; true\"]|' gates/one/gate.yaml",
+        "mv linked-id gates/one/id; sed -i 's|^command.*|command: [/bin/sh, -c, \"/run/assay-gates/fixture/id -u > id; true\"]|' gates/one/gate.yaml",
         "",
         Fine,
     ),
@@ -255,12 +255,14 @@ for name in git clang clang-19 node python3 python npm npx pip pip3 tar sh bash 
 const ROOTS: &str = "rm -rf /srv/canary /srv/linked /srv/home/linked && mkdir -m 755 /srv/canary && mkdir -p /srv/closed-gates/one && chmod 700 /srv/closed-gates && \
     echo 'secret: hunter2' > /srv/secret && chmod 600 /srv/secret && mkdir -m 755 /srv/home/linked && \
     echo 'secret: hunter2' > /srv/home/linked/secret && chmod 600 /srv/home/linked/secret && \
-    cp /usr/bin/id /srv/home/linked/id && chmod 4755 /srv/home/linked/id && rm -f /srv/home/spied && \
-    sysctl -qw fs.protected_hardlinks=0";
+    cp /usr/bin/id /srv/home/linked/id && chmod 4755 /srv/home/linked/id && rm -f /srv/home/spied";
 
 /// The row's checkout.
 fn planted(stage: &Stage, holder: &Child, number: usize, row: &Row) -> String {
     let at = stage.checkout(holder, &format!("catalogue-{number}"), &[("one", "", "true")]);
+    // Made by root, as a kernel without protected hard links would let the user: renaming them is the folder's owner's.
+    let links = format!("for name in secret id; do ln {HOME}/linked/$name {at}/linked-$name; done");
+    succeeded(&stage.root(holder, &links));
     succeeded(&stage.user(holder, &at, &format!("cat > plant <<'PLANT'\nset -e\n{SPIES}\nLONG={LONG}\n{DEFINE}\n{}\nPLANT\nbash plant && rm plant", row.planted.replace('@', &at))));
     at
 }
@@ -271,7 +273,6 @@ fn nothing_that_is_planted_runs_as_root_writes_as_root_or_reads_as_root() {
         return;
     }
     let (stage, holder) = stage();
-    let allowed = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks").unwrap();
     succeeded(&stage.root(&holder, ROOTS));
     let mut wrong = Vec::new();
     for (number, row) in ROWS.iter().enumerate() {
@@ -330,7 +331,6 @@ fn nothing_that_is_planted_runs_as_root_writes_as_root_or_reads_as_root() {
             wrong.push(format!("{}: root left {left}", row.name));
         }
     }
-    succeeded(&stage.root(&holder, &format!("sysctl -qw fs.protected_hardlinks={}", allowed.trim())));
     // What was linked is what it was.
     assert_eq!(
         text(&stage.root(&holder, &format!("cat {HOME}/linked/secret /srv/secret"))),

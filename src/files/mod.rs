@@ -13,7 +13,7 @@ pub use atomic::{append_whole, write_atomic, write_json};
 pub use beneath::{Draft, DraftFolder, EntryKind, RootPath};
 pub use canonical::{compact, jcs, pretty_sorted};
 pub use containment::{contains, normalise};
-pub use digest::{Sha256Digest, sha256, sha256_file, sha256_reader};
+pub use digest::{Sha256Digest, Sha256Stream, sha256, sha256_file, sha256_reader};
 pub use sniff::unlike_text;
 pub use visible::{acts_on_a_screen, quoted, visible};
 pub use yaml::{nearest, parse_yaml};

@@ -1,6 +1,7 @@
 //! Lines of at most 16 MiB, in bounded memory.
 
 use super::scan::{Found, Scanner};
+use crate::files::{Sha256Digest, Sha256Stream};
 use std::io::{self, BufRead, BufReader, Read};
 
 /// Longest line, in bytes without its line feed.
@@ -18,6 +19,8 @@ pub enum Line<'a> {
     TooLong {
         /// Its length without the line feed.
         bytes: u64,
+        /// Digest of its bytes without the line feed.
+        digest: Sha256Digest,
         /// What stood at its top level.
         found: Found,
     },
@@ -43,7 +46,7 @@ impl<R: Read> Lines<R> {
     pub fn read(&mut self) -> io::Result<Option<Line<'_>>> {
         self.line.clear();
         self.line.shrink_to(KEPT_BUFFER);
-        let mut overflow: Option<(Scanner, u64)> = None;
+        let mut overflow: Option<(Scanner, Sha256Stream, u64)> = None;
         loop {
             let chunk = match self.reader.fill_buf() {
                 Ok(chunk) => chunk,
@@ -55,12 +58,15 @@ impl<R: Read> Lines<R> {
             if overflow.is_none() && self.line.len() + part.len() > LONGEST_LINE {
                 let mut scanner = Scanner::default();
                 scanner.feed(&self.line);
-                overflow = Some((scanner, self.line.len() as u64));
+                let mut digest = Sha256Stream::default();
+                digest.feed(&self.line);
+                overflow = Some((scanner, digest, self.line.len() as u64));
                 self.line = Vec::new();
             }
             match &mut overflow {
-                Some((scanner, bytes)) => {
+                Some((scanner, digest, bytes)) => {
                     scanner.feed(part);
+                    digest.feed(part);
                     *bytes += part.len() as u64;
                 }
                 None => self.line.extend_from_slice(part),
@@ -72,7 +78,9 @@ impl<R: Read> Lines<R> {
                 continue;
             }
             return Ok(match overflow {
-                Some((scanner, bytes)) => Some(Line::TooLong { bytes, found: scanner.finish() }),
+                Some((scanner, digest, bytes)) => {
+                    Some(Line::TooLong { bytes, digest: digest.finish(), found: scanner.finish() })
+                }
                 None => {
                     if end.is_some() {
                         self.line.push(b'\n');
@@ -127,8 +135,10 @@ mod tests {
         let mut lines = Lines::new(stream.as_slice());
         assert!(matches!(lines.read().unwrap(), Some(Line::Whole(line)) if line.len() == LONGEST_LINE + 1));
         match lines.read().unwrap() {
-            Some(Line::TooLong { bytes, found }) => {
+            Some(Line::TooLong { bytes, digest, found }) => {
                 assert_eq!(bytes, LONGEST_LINE as u64 + 30);
+                let line = &stream[LONGEST_LINE + 1..stream.len() - 4];
+                assert_eq!((line.len() as u64, digest), (bytes, crate::files::sha256(line)));
                 assert_eq!((found.id.as_deref(), found.method), (Some("3"), true));
             }
             other => panic!("{other:?}"),

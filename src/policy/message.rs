@@ -1,7 +1,7 @@
 //! One line from the caller: is it a tool call, and which?
 
 use super::call_id::{self, GivenId};
-use super::scan::Scanner;
+use super::scan::{Found, Scanner};
 use super::strict::{LARGEST_INTEGER, check_case, parse, shortened};
 use serde_json::{Map, Value};
 
@@ -89,8 +89,10 @@ pub(super) struct Malformed {
     pub(super) code: i64,
     /// What is wrong.
     pub(super) message: String,
-    /// It is certainly a tool call, of this tool if the name could be read.
+    /// It is a tool call in some reading, of this tool if the name could be read.
     pub(super) call: Option<Option<String>>,
+    /// It is a response: not the caller waits, but the server.
+    pub(super) response: bool,
 }
 
 /// The tool call that a line (without its line feed) is; none when it is something else that may pass.
@@ -115,9 +117,7 @@ pub(super) fn read(line: &[u8]) -> Result<Message, Box<Malformed>> {
     let unreadable = |code, message: String| {
         let mut scanner = Scanner::default();
         scanner.feed(body);
-        let found = scanner.finish().id.and_then(|id| serde_json::from_str(&id).ok());
-        let id = found.filter(|id| Id::new(id).is_some()).unwrap_or_default();
-        Box::new(Malformed { id, code, message, call: None })
+        Box::new(Malformed::unread(&scanner.finish(), code, message))
     };
     let text = std::str::from_utf8(body).map_err(|error| {
         unreadable(PARSE_ERROR, format!("the line is not UTF-8 after byte {}", error.valid_up_to()))
@@ -144,8 +144,17 @@ pub(super) fn read(line: &[u8]) -> Result<Message, Box<Malformed>> {
 fn object(mut map: Map<String, Value>) -> Result<Message, Box<Malformed>> {
     let id = map.get("id").cloned();
     let answerable = || id.clone().filter(|id| Id::new(id).is_some()).unwrap_or(Value::Null);
-    let malformed =
-        |code, message: String| Box::new(Malformed { id: answerable(), code, message, call: None });
+    let respond = (map.contains_key("result") || map.contains_key("error")) && !map.contains_key("method");
+    let calls = map.iter().any(|(key, value)| key.eq_ignore_ascii_case("method") && value == "tools/call");
+    let malformed = |code, message: String| {
+        Box::new(Malformed {
+            id: answerable(),
+            code,
+            message,
+            call: calls.then_some(None),
+            response: respond && !calls,
+        })
+    };
     check_case(&map, &["jsonrpc", "id", "method", "params"])
         .map_err(|error| malformed(INVALID_REQUEST, error))?;
     let method = match map.get("method") {
@@ -158,7 +167,7 @@ fn object(mut map: Map<String, Value>) -> Result<Message, Box<Malformed>> {
         "tools/call" => {
             let params = map.remove("params");
             call(params, id.as_ref(), known_id).map_err(|(code, message, tool)| {
-                Box::new(Malformed { id: answerable(), code, message, call: Some(tool) })
+                Box::new(Malformed { id: answerable(), code, message, call: Some(tool), response: false })
             })
         }
         "notifications/cancelled" => {
@@ -231,6 +240,18 @@ pub(super) fn shown(text: &str) -> String {
 }
 
 impl Malformed {
+    /// Of a line of which only what stands at its top level is known.
+    pub(super) fn unread(found: &Found, code: i64, message: String) -> Self {
+        let id = found.id.as_deref().and_then(|id| serde_json::from_str(id).ok());
+        Self {
+            id: id.filter(|id| Id::new(id).is_some()).unwrap_or_default(),
+            code,
+            message,
+            call: found.call.then_some(None),
+            response: found.outcome && !found.method,
+        }
+    }
+
     /// The tool as the decision log names it, when the line is certainly a tool call.
     pub(super) fn tool(&self) -> Option<String> {
         self.call.as_ref().map(|tool| tool.as_deref().map_or_else(|| "(unreadable)".to_owned(), shown))

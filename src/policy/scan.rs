@@ -1,6 +1,6 @@
 //! One line from the server, read as it streams by: is it a response, and to which request?
 //!
-//! The server's lines are passed on whatever they are, so nothing here judges them. A line that this reader takes
+//! So is one from the caller that is refused: whom to answer, and was it a call? Nothing here judges a line. A line that this reader takes
 //! for no response leaves the call in flight: then later calls count as overlapping, never as cleanly measured.
 
 /// Bytes of a key or a scalar that are kept; no id that is tracked is longer.
@@ -53,6 +53,8 @@ pub struct Found {
     pub id: Option<String>,
     /// There is a `method`: a request or notification of the server's own.
     pub method: bool,
+    /// A `method` there is `tools/call`.
+    pub call: bool,
     /// There is a `result` or an `error`.
     pub outcome: bool,
     /// The result announces a task: the work goes on after this response.
@@ -170,9 +172,9 @@ impl Scanner {
         level.key_next = false;
         let key = level.key;
         match key {
-            Key::Method => self.found.method = true,
             Key::Result | Key::Error => self.found.outcome = true,
-            Key::Id | Key::ResultType => {
+            Key::Id | Key::Method | Key::ResultType => {
+                self.found.method |= key == Key::Method;
                 self.kept.clear();
                 self.taking = Taking::Value;
             }
@@ -198,6 +200,9 @@ impl Scanner {
         let [outer, inner] = &self.levels;
         if self.depth == 1 && outer.key == Key::Id {
             self.found.id = Some(text);
+        } else if self.depth == 1 && outer.key == Key::Method {
+            self.found.call |=
+                serde_json::from_str::<String>(&text).is_ok_and(|method| method == "tools/call");
         } else if self.depth == 2
             && outer.key == Key::Result
             && inner.key == Key::ResultType
@@ -243,9 +248,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_call_is_one_in_whichever_way_its_method_is_written_and_read() {
+        for line in [
+            r#"{"id":1,"method":"tools/call"}"#,
+            r#"{"method" : "tools\/c\u0061ll" ,"x":"\ud800"}"#,
+            r#"{"method":"tools/call","method":"ping"}"#,
+            r#"{"method":"ping","method":"tools/call","params":{"cut"#,
+        ] {
+            assert!(scan(line).call, "{line}");
+        }
+        for line in [r#"{"method":"ping","params":{"method":"tools/call"}}"#, r#"{"method":["tools/call"]}"#]
+        {
+            assert!(!scan(line).call, "{line}");
+        }
+    }
+
     fn json() -> impl Strategy<Value = serde_json::Value> {
         use serde_json::Value;
-        let text = "[a-z\"\\\\{}\\[\\],:\u{e9}\n]{0,6}|id|result|error|method|task";
+        let text = "[a-z\"\\\\{}\\[\\],:\u{e9}\n]{0,6}|id|result|error|method|task|tools/call";
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -275,6 +296,7 @@ mod tests {
             let scalar = |value: &&serde_json::Value| !value.is_object() && !value.is_array();
             prop_assert_eq!(found.id, value.get("id").filter(scalar).map(ToString::to_string));
             prop_assert_eq!(found.method, value.get("method").is_some());
+            prop_assert_eq!(found.call, value.get("method").is_some_and(|method| method == "tools/call"));
             prop_assert_eq!(found.outcome, value.get("result").or(value.get("error")).is_some());
         }
 

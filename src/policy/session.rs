@@ -9,7 +9,7 @@ use super::message::{self, Call, INVALID_REQUEST, Id, Malformed, Message};
 use super::scan::{Found, Scanner};
 use super::{Origin, Policy, Subject, log};
 use crate::error::Result;
-use crate::files::sha256;
+use crate::files::{Sha256Digest, sha256};
 use crate::report;
 use serde_json::{Value, json};
 use std::fmt;
@@ -65,14 +65,14 @@ impl Session {
         while let Some(line) = lines.read()? {
             match line {
                 Line::Whole(bytes) => {
-                    if self.may_pass(bytes)? {
+                    if self.may_pass(bytes, &mut server)? {
                         server.write_all(bytes)?;
                         server.flush()?;
                     }
                 }
-                Line::TooLong { bytes, found } => {
-                    let id = found.id.as_deref().and_then(|text| serde_json::from_str(text).ok());
-                    self.answer(&id.unwrap_or_default(), INVALID_REQUEST, &too_long(bytes), None)?;
+                Line::TooLong { bytes, digest, found } => {
+                    let malformed = Malformed::unread(&found, INVALID_REQUEST, too_long(bytes));
+                    self.refuse(&malformed, digest, &mut server)?;
                 }
             }
         }
@@ -96,7 +96,7 @@ impl Session {
                     self.answered(bytes);
                     self.write(bytes)?;
                 }
-                Line::TooLong { bytes, found } => {
+                Line::TooLong { bytes, found, .. } => {
                     report::diagnostic(&format!("mcp-wrap: dropped from the server: {}", too_long(bytes)));
                     self.ended(&found);
                     let id = found.id.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok());
@@ -114,8 +114,8 @@ impl Session {
         self.close_caller()
     }
 
-    /// Whether the line may reach the server. Answers the caller when not.
-    fn may_pass(&self, line: &[u8]) -> io::Result<bool> {
+    /// Whether the line may reach the server. Answers whoever waits for it when not.
+    fn may_pass(&self, line: &[u8], server: &mut impl Write) -> io::Result<bool> {
         let body = line.strip_suffix(b"\n").unwrap_or(line);
         match message::read(body) {
             Ok(Message::Other) => {}
@@ -128,7 +128,7 @@ impl Session {
             }
             Ok(Message::Call(call, id)) => return self.decide(&call, &id, body),
             Err(malformed) => {
-                self.refuse(&malformed, body)?;
+                self.refuse(&malformed, sha256(body), server)?;
                 return Ok(false);
             }
         }
@@ -188,8 +188,23 @@ impl Session {
         Ok(allowed)
     }
 
-    /// Answers a line that can't be read in one way only; a tool call among them is a decision too.
-    fn refuse(&self, malformed: &Malformed, body: &[u8]) -> io::Result<()> {
+    /// Answers a line that can't be read in one way only; a tool call among them is a decision too. The answer to a
+    /// response goes to the server, which asked: the caller may have a request of its own under that id.
+    fn refuse(
+        &self,
+        malformed: &Malformed,
+        request_digest: Sha256Digest,
+        server: &mut impl Write,
+    ) -> io::Result<()> {
+        if malformed.response {
+            let message = format!("the caller's response: {}", malformed.message);
+            report::diagnostic(&format!("mcp-wrap: refused from the caller: {}", malformed.message));
+            if malformed.id.is_null() {
+                return Ok(());
+            }
+            server.write_all(error_line(&malformed.id, INTERNAL_ERROR, &message, None).as_bytes())?;
+            return server.flush();
+        }
         let Some(tool) = malformed.tool() else {
             return self.answer(&malformed.id, malformed.code, &malformed.message, None);
         };
@@ -200,7 +215,6 @@ impl Session {
             other => other.to_string(),
         };
         let tool_call_id = self.origin.request_id(&request);
-        let request_digest = sha256(body);
         let subject = Subject {
             tool: &tool,
             tool_call_id: &tool_call_id,
@@ -265,13 +279,7 @@ impl Session {
     }
 
     fn answer(&self, id: &Value, code: i64, message: &str, data: Option<Value>) -> io::Result<()> {
-        let mut error = json!({"code": code, "message": message});
-        if let (Some(data), Some(error)) = (data, error.as_object_mut()) {
-            error.insert("data".to_owned(), data);
-        }
-        let mut line = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
-        line.push('\n');
-        self.write(line.as_bytes())
+        self.write(error_line(id, code, message, data).as_bytes())
     }
 
     /// Writes whole lines only, so that answers of this side never land inside a line of the server's.
@@ -294,6 +302,17 @@ impl Session {
     fn caller(&self) -> MutexGuard<'_, Option<Box<dyn Write + Send>>> {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A JSON-RPC error as a line.
+fn error_line(id: &Value, code: i64, message: &str, data: Option<Value>) -> String {
+    let mut error = json!({"code": code, "message": message});
+    if let (Some(data), Some(error)) = (data, error.as_object_mut()) {
+        error.insert("data".to_owned(), data);
+    }
+    let mut line = json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+    line.push('\n');
+    line
 }
 
 fn too_long(bytes: u64) -> String {

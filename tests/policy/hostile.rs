@@ -72,9 +72,73 @@ fn a_refused_call_is_answered_and_never_reaches_the_server() {
     assert_eq!(proxy.json()["error"]["code"], -32700);
     let logged = proxy.decisions();
     let outcomes: Vec<&str> = logged.iter().map(|line| line["data"]["decision"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["deny", "error", "error"], "only what is certainly a tool call is a decision");
+    let expected = ["deny", "error", "error", "error", "error"];
+    assert_eq!(outcomes, expected, "what is a tool call in some reading is a decision");
     let (_, rest, _folder) = proxy.end();
     assert_eq!(rest, b"", "nothing of all this reached the server");
+}
+
+/// `kind` of message under `id`, with `wound` in place of a value inside.
+fn wounded(kind: &str, id: &str, wound: &[u8]) -> Vec<u8> {
+    let frame = match kind {
+        "call" => r#""method":"tools/call","params":{"name":"echo","arguments":{"v":WOUND}}"#,
+        "escaped call" => r#""method":"tools\/c\u0061ll","params":{"name":"echo","arguments":{"v":WOUND}}"#,
+        "request" => r#""method":"resources/read","params":{"uri":"x","v":WOUND}"#,
+        _ => r#""result":{"role":"assistant","content":{"v":WOUND}}"#,
+    };
+    let (before, after) = frame.split_once("WOUND").unwrap();
+    let mut line = format!(r#"{{"jsonrpc":"2.0","id":{id},{before}"#).into_bytes();
+    line.extend_from_slice(wound);
+    line.extend_from_slice(after.as_bytes());
+    line.push(b'}');
+    line
+}
+
+#[test]
+fn whoever_waits_for_a_refused_line_is_answered_under_its_id_and_a_call_among_them_is_logged() {
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200)).into_bytes();
+    let many = format!("[{}0]", "0,".repeat(500_000)).into_bytes();
+    let long = format!("\"{}\"", "p".repeat(LIMIT)).into_bytes();
+    let wounds: [&[u8]; 9] = [
+        br#""\ud83d""#,
+        br#"{"x":1,"x":2}"#,
+        b"1e400",
+        b"\"\xff\"",
+        b"[1,\r2]",
+        b"[1,]",
+        &deep,
+        &many,
+        &long,
+    ];
+    // What reaches the server comes back behind an S.
+    let mut proxy = Proxy::start(&["sed", "-u", "s/^/S/"]);
+    let mut expected = Vec::new();
+    for kind in ["call", "escaped call", "request", "response"] {
+        for (number, wound) in wounds.iter().enumerate() {
+            for id in [json!(number), json!(format!("é {number}")), json!(-7)] {
+                let line = wounded(kind, &id.to_string(), wound);
+                proxy.send([&line[..], b"\n"].concat());
+                let answer = proxy.line();
+                let told = answer.strip_prefix('S');
+                assert_eq!(told.is_some(), kind == "response", "{kind} {number}: {answer}");
+                let answer: Value = serde_json::from_str(told.unwrap_or(&answer)).unwrap();
+                assert_eq!(answer["id"], id, "{kind} {number}: {answer}");
+                assert!(answer["error"]["code"].as_i64().unwrap() <= -32600, "{kind} {number}: {answer}");
+                if kind.ends_with("call") {
+                    expected.push(json!([id, "E_CALL_MALFORMED", assay_gates::files::sha256(&line)]));
+                }
+            }
+        }
+    }
+    let logged: Vec<Value> = proxy
+        .decisions()
+        .iter()
+        .map(|line| &line["data"])
+        .map(|data| json!([data["request_id"], data["reason_code"], data["request_digest"]]))
+        .collect();
+    assert_eq!(logged, expected);
+    let (_, rest, _folder) = proxy.end();
+    assert_eq!(String::from_utf8_lossy(&rest), "", "one answer for each line");
 }
 
 #[test]

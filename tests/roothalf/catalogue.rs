@@ -350,7 +350,7 @@ fn what_a_wider_drop_in_would_grant_reads_and_writes_no_more_than_the_user_could
     let at = stage.checkout(&holder, "wider", &[("one", "", "echo hi > out.txt")]);
     succeeded(&stage.root(
         &holder,
-        &format!("rm -rf /srv/wide && mkdir -m 700 /srv/wide && cp -a {at}/gates /srv/wide/ && echo 'roots own' > /srv/home/roots && chmod 644 /srv/home/roots && ln /srv/home/roots {at}/gates/one/baseline.json"),
+        &format!("rm -rf /srv/wide && mkdir -m 700 /srv/wide && cp -a {at}/gates /srv/wide/ && echo 'roots own' > /srv/home/linked-file && chmod 644 /srv/home/linked-file && ln /srv/home/linked-file {at}/gates/one/baseline.json"),
     ));
     succeeded(&stage.user(&holder, &at, "ln -s /srv/wide/gates away"));
     let called = format!(
@@ -372,7 +372,7 @@ fn what_a_wider_drop_in_would_grant_reads_and_writes_no_more_than_the_user_could
     let _either_way =
         call("run --gate one --runs 1 --no-pack --update-baseline --root /var/lib/assay-gates/proof/593-1");
     assert_eq!(
-        text(&stage.root(&holder, "cat /srv/home/roots; stat -c %u /srv/home/roots")),
+        text(&stage.root(&holder, "cat /srv/home/linked-file; stat -c %u /srv/home/linked-file")),
         "roots own\n0\n"
     );
 }

@@ -2,7 +2,7 @@
 
 use super::{Args, Format};
 use crate::error::{Code, Error, Exit, Result};
-use crate::files::{quoted, write_atomic};
+use crate::files::{RootPath, quoted};
 use crate::gate::{Catalog, Selection};
 use crate::host::rights::Rights;
 use crate::host::state::cleanup_record;
@@ -140,13 +140,13 @@ fn rest(
     let junit = report::junit(&finished.verdicts, Some(&finished.claims));
     folder.join("junit.xml").write(junit.as_bytes())?;
     if let Some(file) = &args.junit {
-        Rights::of_caller()?.act(|| write_atomic(file, junit.as_bytes()))?;
+        RootPath::of(file, Rights::of_caller()?)?.write(junit.as_bytes())?;
     }
     if let Some(file) = &args.sarif {
         let mut tree = Tree::open(&root.path())?;
         let document = page::read(&mut tree, "", &root.path().display().to_string());
         let sarif = report::sarif(&document, &Definitions::of(catalog, Path::new(".")));
-        Rights::of_caller()?.act(|| write_atomic(file, sarif.as_bytes()))?;
+        RootPath::of(file, Rights::of_caller()?)?.write(sarif.as_bytes())?;
     }
     let packed = match args.no_pack || interrupt::told().is_some() {
         true => None,
